@@ -1,0 +1,1 @@
+"""Statements from records: loading, statistics, figures. Imports no torch."""

@@ -1,0 +1,1 @@
+"""The experiment: spaces, data, tables, the search loop and its records."""

@@ -1,0 +1,1 @@
+"""Measurements taken at one instant of a search; none of them changes it."""

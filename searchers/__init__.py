@@ -1,0 +1,1 @@
+"""Algorithms of differentiable architecture search; imports nothing of the benchmark."""

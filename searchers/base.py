@@ -1,0 +1,276 @@
+"""The contract between searchers, supernets and the experiment.
+
+An architecture is a set of choices. A searcher owns the logits of the choices; a supernet is a pure function of
+(images, choices). Every tensor of a search carries a leading `replicas` axis, so several seeds run as one computation.
+`docs/contract.md` says why the shapes are these and what else was tried.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Logits = dict[str, Float[Tensor, "replicas decisions options"]]
+"""Group name to the searcher's raw architecture parameters."""
+
+Scores = Mapping[str, Float[np.ndarray, "decisions options"]]
+"""Group name to one replica's scores: the highest-scoring options of each decision are kept."""
+
+Active = Mapping[str, Bool[np.ndarray, "cells replicas decisions options"]]
+"""Group name to the options that are computed, decided on the host."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A table of decisions that share their options.
+
+    Attributes:
+        kind: "op" chooses an operation, "edge" chooses inputs.
+        keep: options kept per decision when the cell is discretised.
+        parametric: per option, whether it has weights of its own.
+    """
+
+    name: str
+    decisions: int
+    options: tuple[str, ...]
+    kind: Literal["op", "edge"] = "op"
+    keep: int = 1
+    parametric: tuple[bool, ...] = ()
+
+    def index(self, option: str) -> int | None:
+        """Return the column of an option, None where this group does not have it."""
+        return self.options.index(option) if option in self.options else None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.decisions, len(self.options)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Mixing weights of every decision: what a supernet receives.
+
+    Attributes:
+        weights: per group "cells replicas decisions options"; `cells` is 1 (shared by all cells) or the number of
+            cells. Rows need not lie on a simplex.
+        active: host-side booleans of the same shape; an inactive option is left out of the computation. None: all are
+            computed. A weight that happens to be zero is computed all the same, and has a gradient.
+    """
+
+    weights: Mapping[str, Float[Tensor, "cells replicas decisions options"]]
+    active: Active | None = None
+
+
+class Batch(NamedTuple):
+    """Images and labels of every replica."""
+
+    images: Float[Tensor, "replicas n c h w"]
+    labels: Int[Tensor, "replicas n"]
+
+
+class StepBatches(NamedTuple):
+    """What one step receives, as many of each as the searcher's data policy asks for."""
+
+    train: tuple[Batch, ...]
+    val: tuple[Batch, ...]
+
+
+class StepLosses(NamedTuple):
+    """Mean cross-entropy in nats of the batches of one step, before the updates; None where a method has none."""
+
+    train: Float[Tensor, " replicas"]
+    val: Float[Tensor, " replicas"] | None
+
+
+@dataclass(frozen=True)
+class ForwardInputs:
+    """What changes from one forward pass to the next besides the choices.
+
+    Attributes:
+        keep: per "op" group, "cells replicas n decisions": factor on the mixed output of a decision for each image
+            (drop-path masks, already scaled by 1/(1-p)); None is all ones.
+    """
+
+    keep: Mapping[str, Float[Tensor, "cells replicas n decisions"]] | None = None
+
+
+@dataclass(frozen=True)
+class SupernetOptions:
+    """What a method needs built into its network.
+
+    Attributes:
+        partial_channels: K: operations mix the first 1/K of the channels, the rest bypass them, and channels are
+            shuffled with K groups (PC-DARTS, Xu et al. 2020, eq. 2).
+    """
+
+    partial_channels: int = 1
+
+
+class Address(NamedTuple):
+    """The option a parameter belongs to; option None means any option of the decision."""
+
+    cell: int
+    group: str
+    decision: int
+    option: int | None
+
+
+@runtime_checkable
+class Supernet(Protocol):
+    """A pure function of (images, choices); it holds weights and nothing of the search.
+
+    Other weights (unrolled, perturbed, averaged) go in through `torch.func.functional_call`. Batch normalisation uses
+    batch statistics always: no running statistics exist.
+    """
+
+    groups: tuple[Group, ...]
+    cells: int
+    replicas: int
+
+    def __call__(
+        self, images: Float[Tensor, "replicas n c h w"], choices: Choices, inputs: ForwardInputs = ...
+    ) -> Float[Tensor, "replicas n classes"]: ...
+
+    def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]: ...
+
+    def address(self, name: str) -> Address | None:
+        """Return the option a parameter belongs to, None for a parameter that is always used."""
+        ...
+
+    def live(self, active: Active) -> Active:
+        """Return the active options without those whose output cannot reach the head."""
+        ...
+
+
+@dataclass(frozen=True)
+class DataPolicy:
+    """Which data a method sees in a step.
+
+    Attributes:
+        split: "halves": weights see the training half, architecture the validation half; "all": both are one set.
+        train_batches: training batches per step.
+        val_batches: validation batches per step; 0 for methods that train weights only.
+        batch_size: (epoch, base size) to the size in that epoch.
+    """
+
+    split: Literal["halves", "all"] = "halves"
+    train_batches: int = 1
+    val_batches: int = 1
+    batch_size: Callable[[int, int], int] = field(default=lambda _epoch, base: base)
+
+
+class Evaluation(NamedTuple):
+    """Un-augmented accuracy (fraction) and mean cross-entropy (nats)."""
+
+    accuracy: Float[Tensor, " replicas"]
+    loss: Float[Tensor, " replicas"]
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """The budget: `epochs` in all; schedules and stages scale with it."""
+
+    epochs: int
+    steps_per_epoch: int
+
+
+@runtime_checkable
+class Resources(Protocol):
+    """What the loop lends a searcher."""
+
+    groups: tuple[Group, ...]
+    replicas: int
+    horizon: Horizon
+    device: torch.device
+    dtype: torch.dtype
+
+    def build(self, options: SupernetOptions) -> Supernet:
+        """Return a freshly initialised network; every call starts from the same named weight streams."""
+        ...
+
+    def evaluate(self, network: Supernet, choices: Choices, split: str, batches: range | None) -> Evaluation:
+        """Evaluate without gradients on un-augmented batches of "train" or "val"; None is the whole split.
+
+        Batch indices wrap around, so `range(10 * i, 10 * i + 10)` is a sequential stream.
+        """
+        ...
+
+    def stream(self, name: str, step: int) -> tuple[torch.Generator, ...]:
+        """Return one CPU generator a replica, a pure function of (seed, name, step)."""
+        ...
+
+
+@runtime_checkable
+class Searcher(Protocol):
+    """An algorithm that trains a supernet and owns the logits of its choices.
+
+    Attributes:
+        policy: the data a step receives.
+        supernet: the network whose loss curvature is measured.
+        hessian_of: which loss the Hessian is of, for records and captions; None where λ is undefined.
+        no_curvature: why λ is undefined, None where it is defined.
+    """
+
+    policy: DataPolicy
+    supernet: Supernet
+    hessian_of: str | None
+    no_curvature: str | None
+
+    def logits(self) -> Logits:
+        """Return the raw architecture parameters, detached; empty for methods without logits."""
+        ...
+
+    def relax(self, logits: Logits) -> Choices:
+        """Return the mixing weights λ is defined on: pure, deterministic, differentiable."""
+        ...
+
+    def selected(self) -> Logits | None:
+        """Return the scores to discretise, None while the method has not selected anything."""
+        ...
+
+    def begin_epoch(self, epoch: int) -> None: ...
+
+    def step(self, batches: StepBatches) -> StepLosses: ...
+
+    def end_epoch(self, epoch: int) -> None: ...
+
+    def finish(self) -> None:
+        """Run the selection stage after the last epoch; may change what `selected` returns."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class TableSearcher(Protocol):
+    """A table-only method: it never sees the table, only the fitness of what it asked for."""
+
+    def ask(self) -> dict[str, np.ndarray]:
+        """Return the scores of the next cell, one-hot or k-hot."""
+        ...
+
+    def tell(self, fitness: float, cost_s: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registry entry.
+
+    Attributes:
+        settings: frozen dataclass of the method's settings with the paper's defaults.
+        build: (settings, resources) to a searcher.
+        source: authors (year), title, as printed in reports.
+        passes_per_step: cost of a step in forward-backward passes of the mixture on one batch; used by estimates only.
+    """
+
+    name: str
+    settings: type
+    build: Callable[[Any, Resources], Searcher]
+    source: str
+    passes_per_step: float
