@@ -213,12 +213,15 @@ class Searcher(Protocol):
         supernet: the network whose loss curvature is measured.
         hessian_of: which loss the Hessian is of, for records and captions; None where λ is undefined.
         no_curvature: why λ is undefined, None where it is defined.
+        shift_invariant: groups in which adding a constant to a row of logits changes nothing (softmax rows); these
+            directions are an exact null space of the Hessian.
     """
 
     policy: DataPolicy
     supernet: Supernet
     hessian_of: str | None
     no_curvature: str | None
+    shift_invariant: tuple[str, ...]
 
     def logits(self) -> Logits:
         """Return the raw architecture parameters, detached; empty for methods without logits."""
