@@ -1,0 +1,1 @@
+"""Supernets: pure functions of (images, choices) with a replicas axis."""

@@ -1,0 +1,180 @@
+"""Operations over the replicas axis: a replica is a group of channels.
+
+Images fold to "n (replicas c) h w", convolutions use `groups=replicas`, batch statistics are per channel and so per
+replica already. Every module's parameters start with the replicas axis. `rows` selects the replicas an operation is
+computed for (None: all), so that what no replica uses costs nothing. This layout is private to `bench`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+Folded = Float[Tensor, "n rc h w"]
+Rows = Int[Tensor, " rows"] | None
+Term = Callable[[Rows], Folded]
+"""Computes one option's output for the given replicas."""
+
+EPS = 1e-5
+
+
+def fold(images: Float[Tensor, "replicas n c h w"]) -> Folded:
+    """Lay replicas out as groups of channels."""
+    return images.transpose(0, 1).flatten(1, 2)
+
+
+def unfold(x: Folded, replicas: int) -> Float[Tensor, "n replicas c h w"]:
+    return x.unflatten(1, (replicas, -1))
+
+
+def pick(x: Folded, replicas: int, rows: Rows) -> Folded:
+    """Return the channels of some replicas only."""
+    return x if rows is None else unfold(x, replicas).index_select(1, rows).flatten(1, 2)
+
+
+def scale(x: Folded, weight: Float[Tensor, " replicas"]) -> Folded:
+    """Multiply each replica by its own weight."""
+    return (unfold(x, weight.shape[0]) * weight[:, None, None, None]).flatten(1, 2)
+
+
+def mask(x: Folded, keep: Float[Tensor, "replicas n"]) -> Folded:
+    """Multiply each image of each replica by its own factor (drop-path)."""
+    return (unfold(x, keep.shape[0]) * keep.T[:, :, None, None, None]).flatten(1, 2)
+
+
+def mix(
+    terms: Sequence[Term], weights: Float[Tensor, "replicas options"], active: Bool[np.ndarray, "replicas options"] | None
+) -> Folded | None:
+    """Return the weighted sum of the options' outputs; None when no replica has an active option.
+
+    An option that no replica uses is not computed; one that some use is computed for those.
+    """
+    total: Folded | None = None
+    for option, term in enumerate(terms):
+        used = None if active is None else np.flatnonzero(active[:, option])
+        if used is None or len(used) == len(weights):
+            output = scale(term(None), weights[:, option])
+            total = output if total is None else total + output
+        elif len(used):
+            rows = torch.as_tensor(used, device=weights.device)
+            output = scale(term(rows), weights[rows, option])
+            total = _add_rows(total, output, rows, len(weights))
+    return total
+
+
+def _add_rows(total: Folded | None, output: Folded, rows: Int[Tensor, " rows"], replicas: int) -> Folded:
+    part = unfold(output, len(rows))
+    if total is None:
+        total = part.new_zeros(part.shape[0], replicas * part.shape[2], *part.shape[3:])
+    return unfold(total, replicas).index_add(1, rows, part).flatten(1, 2)
+
+
+def max_pool(x: Folded) -> Folded:
+    """3×3 maximum, stride 1."""
+    return F.max_pool2d(x, 3, stride=1, padding=1)
+
+
+def average_pool(x: Folded) -> Folded:
+    """3×3 average over the pixels inside the image, stride 1."""
+    return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def shuffle(x: Folded, replicas: int, groups: int) -> Folded:
+    """Interleave the channels of `groups` groups, within each replica."""
+    return unfold(x, replicas).unflatten(2, (groups, -1)).transpose(2, 3).flatten(1, 3)
+
+
+def partially(term: Term, x: Folded, replicas: int, parts: int) -> Folded:
+    """Return `term` on all replicas with the bypassed channels beside it, shuffled (PC-DARTS, Xu et al. 2020, eq. 2)."""
+    mixed = unfold(term(None), replicas)
+    bypass = unfold(x, replicas)[:, :, mixed.shape[2] :]
+    return shuffle(torch.cat([mixed, bypass], 2).flatten(1, 2), replicas, parts)
+
+
+class Conv(nn.Module):
+    """Convolution of every replica with its own weights, padded to keep the size at stride 1."""
+
+    def __init__(self, replicas: int, shape: tuple[int, int, int], stride: int = 1, bias: bool = False) -> None:
+        """Take `shape` (out channels, in channels, kernel side)."""
+        super().__init__()
+        out, into, side = shape
+        self.stride, self.padding = stride, side // 2
+        self.weight = nn.Parameter(torch.empty(replicas, out, into, side, side))
+        self.bias = nn.Parameter(torch.empty(replicas, out)) if bias else None
+
+    def forward(self, x: Folded, rows: Rows = None) -> Folded:
+        weight = self.weight if rows is None else self.weight[rows]
+        bias = None if self.bias is None else (self.bias if rows is None else self.bias[rows]).flatten()
+        return F.conv2d(x, weight.flatten(0, 1), bias, self.stride, self.padding, groups=len(weight))
+
+
+class Norm(nn.Module):
+    """Batch normalisation with batch statistics, always; no running statistics exist."""
+
+    def __init__(self, replicas: int, channels: int, affine: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(replicas, channels)) if affine else None
+        self.bias = nn.Parameter(torch.empty(replicas, channels)) if affine else None
+
+    def forward(self, x: Folded, rows: Rows = None) -> Folded:
+        if self.weight is None or self.bias is None:
+            return F.batch_norm(x, None, None, None, None, True, eps=EPS)
+        weight = self.weight if rows is None else self.weight[rows]
+        bias = self.bias if rows is None else self.bias[rows]
+        return F.batch_norm(x, None, None, weight.flatten(), bias.flatten(), True, eps=EPS)
+
+
+class ConvNorm(nn.Module):
+    """Convolution followed by batch normalisation."""
+
+    def __init__(self, conv: Conv, affine: bool = True) -> None:
+        super().__init__()
+        self.conv = conv
+        self.norm = Norm(conv.weight.shape[0], conv.weight.shape[1], affine)
+
+    def forward(self, x: Folded, rows: Rows = None) -> Folded:
+        return self.norm(self.conv(x, rows), rows)
+
+
+class Linear(nn.Module):
+    """The classifier: a batched product over replicas."""
+
+    def __init__(self, replicas: int, channels: int, classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(replicas, classes, channels))
+        self.bias = nn.Parameter(torch.empty(replicas, classes))
+
+    def forward(self, x: Float[Tensor, "replicas n c"]) -> Float[Tensor, "replicas n classes"]:
+        return torch.baddbmm(self.bias[:, None], x, self.weight.mT)
+
+
+def pooled(x: Folded, replicas: int) -> Float[Tensor, "replicas n c"]:
+    """Global average pooling."""
+    return unfold(x, replicas).mean((3, 4)).transpose(0, 1)
+
+
+def initialise(network: nn.Module, streams: Sequence[torch.Generator]) -> None:
+    """Draw every replica's weights from its own generator, in the order of the parameters.
+
+    Kernels and biases are uniform in ±1/√fan_in (the default of torch's layers), normalisation starts at (1, 0).
+    """
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, Norm) and module.weight is not None and module.bias is not None:
+                module.weight.fill_(1.0)
+                module.bias.zero_()
+            elif isinstance(module, Conv | Linear):
+                bound = 1.0 / math.sqrt(module.weight[0, 0].numel())
+                for parameter in module.parameters(recurse=False):
+                    _fill(parameter, bound, streams)
+
+
+def _fill(parameter: nn.Parameter, bound: float, streams: Sequence[torch.Generator]) -> None:
+    for replica, stream in enumerate(streams):
+        # Drawn in float32 whatever the parameter's type, so that every precision starts from the same weights.
+        values = torch.rand(parameter.shape[1:], generator=stream) * (2 * bound) - bound
+        parameter[replica].copy_(values)

@@ -1,0 +1,53 @@
+"""What the supernets share: a cell's slice of the choices and the addresses of its parameters."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from searchers.base import Active, Choices, ForwardInputs, Group
+
+Array = TypeVar("Array", Tensor, np.ndarray)
+
+
+@dataclass(frozen=True)
+class CellChoices:
+    """The mixing weights one cell receives."""
+
+    choices: Choices
+    inputs: ForwardInputs
+    cell: int
+
+    def weights(self, group: str) -> Float[Tensor, "replicas decisions options"]:
+        return _of_cell(self.choices.weights[group], self.cell)
+
+    def active(self, group: str) -> Bool[np.ndarray, "replicas decisions options"] | None:
+        active = self.choices.active
+        return None if active is None else _of_cell(active[group], self.cell)
+
+    def row(self, group: str, decision: int) -> tuple[Tensor, np.ndarray | None]:
+        """Return one decision's weights and active options, "replicas options" each."""
+        active = self.active(group)
+        return self.weights(group)[:, decision], None if active is None else active[:, decision]
+
+    def keep(self, group: str, decision: int) -> Float[Tensor, "replicas n"] | None:
+        keep = self.inputs.keep
+        return None if keep is None else _of_cell(keep[group], self.cell)[:, :, decision]
+
+
+def _of_cell(values: Array, cell: int) -> Array:
+    return values[cell if values.shape[0] > 1 else 0]
+
+
+def check(choices: Choices, groups: tuple[Group, ...], cells: int, replicas: int) -> None:
+    """Raise where the choices do not fit the supernet."""
+    for group in groups:
+        if group.name not in choices.weights:
+            raise ValueError(f"expected weights for group {group.name!r}, got groups {sorted(choices.weights)}")
+        shape = tuple(choices.weights[group.name].shape)
+        expected = (replicas, *group.shape)
+        if shape[1:] != expected or shape[0] not in {1, cells}:
+            raise ValueError(f"expected weights of shape (1 or {cells}, *{expected}) for {group.name!r}, got {shape}")
+

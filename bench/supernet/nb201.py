@@ -1,0 +1,144 @@
+"""Supernet of NAS-Bench-201.
+
+Source: Dong and Yang (2020), NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search,
+https://arxiv.org/abs/2001.00326, section 2. Stem, three stages of N cells with a residual block of stride 2 between
+them, and a head. A cell has nodes 0..3 and six edges; a node is the sum over its incoming edges of their mixed
+operations. Convolutions have a bias because their normalisation is not affine (the authors' search mode).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bench import ops
+from bench.supernet.common import CellChoices, check
+from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
+
+OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
+NONE, SKIP, CONV1X1, CONV3X3, POOL = range(5)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Size of a supernet; the published one has 16 channels and 5 cells a stage."""
+
+    channels: int = 16
+    cells_per_stage: int = 5
+    image_channels: int = 3
+    classes: int = 10
+
+
+class Cell(nn.Module):
+    """Four nodes, six edges, five operations an edge."""
+
+    def __init__(self, replicas: int, channels: int, parts: int) -> None:
+        super().__init__()
+        self.parts = parts
+        width = channels // parts
+        self.conv1x1 = nn.ModuleList(_conv(replicas, width, 1) for _ in EDGES)
+        self.conv3x3 = nn.ModuleList(_conv(replicas, width, 3) for _ in EDGES)
+
+    def forward(self, x: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
+        nodes: list[ops.Folded] = [x]
+        for target in range(1, 4):
+            incoming = [e for e, (_, to) in enumerate(EDGES) if to == target]
+            outputs = [self._edge(edge, nodes[EDGES[edge][0]], replicas, choices) for edge in incoming]
+            nodes.append(sum(outputs[1:], start=outputs[0]))
+        return nodes[3]
+
+    def _edge(self, edge: int, x: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
+        part = x
+        if self.parts > 1:
+            part = ops.unfold(x, replicas)
+            part = part[:, :, : part.shape[2] // self.parts].flatten(1, 2)
+
+        def conv(module: nn.Module) -> ops.Term:
+            return lambda rows: module(F.relu(ops.pick(part, replicas, rows)), rows)
+
+        terms: list[ops.Term] = [
+            lambda rows: ops.pick(part, replicas, rows),
+            conv(self.conv1x1[edge]),
+            conv(self.conv3x3[edge]),
+            lambda rows: ops.average_pool(ops.pick(part, replicas, rows)),
+        ]
+        # "none" multiplies by zero whatever its weight: both its output and its gradient are zero.
+        weights, active = choices.row("op", edge)
+        mixed = ops.mix(terms, weights[:, SKIP:], None if active is None else active[:, SKIP:])
+        mixed = torch.zeros_like(part) if mixed is None else mixed
+        keep = choices.keep("op", edge)
+        mixed = mixed if keep is None else ops.mask(mixed, keep)
+        return mixed if self.parts == 1 else ops.partially(lambda _rows: mixed, x, replicas, self.parts)
+
+
+class Residual(nn.Module):
+    """The block between stages: two ReLU-conv-norm, shortcut of average pooling and a 1×1 convolution."""
+
+    def __init__(self, replicas: int, into: int, out: int) -> None:
+        super().__init__()
+        self.first = ops.ConvNorm(ops.Conv(replicas, (out, into, 3), stride=2))
+        self.second = ops.ConvNorm(ops.Conv(replicas, (out, out, 3)))
+        self.shortcut = ops.Conv(replicas, (out, into, 1))
+
+    def forward(self, x: ops.Folded) -> ops.Folded:
+        shortcut = self.shortcut(F.avg_pool2d(x, 2, stride=2, ceil_mode=True, count_include_pad=False))
+        return shortcut + self.second(F.relu(self.first(F.relu(x))))
+
+
+def _conv(replicas: int, channels: int, side: int) -> ops.ConvNorm:
+    return ops.ConvNorm(ops.Conv(replicas, (channels, channels, side), bias=True), affine=False)
+
+
+class NB201Supernet(nn.Module):
+    """All cells of NAS-Bench-201 at once."""
+
+    def __init__(self, groups: tuple[Group, ...], replicas: int, sizes: Sizes, options: SupernetOptions) -> None:
+        super().__init__()
+        self.groups, self.replicas = groups, replicas
+        self.cells = 3 * sizes.cells_per_stage
+        channels = sizes.channels
+        self.stem = ops.ConvNorm(ops.Conv(replicas, (channels, sizes.image_channels, 3)))
+        self.cell = nn.ModuleList(
+            Cell(replicas, channels * 2 ** (index // sizes.cells_per_stage), options.partial_channels)
+            for index in range(self.cells)
+        )
+        self.reduce = nn.ModuleList(Residual(replicas, channels * k, channels * 2 * k) for k in (1, 2))
+        self.head = ops.Norm(replicas, 4 * channels, affine=False)
+        self.classifier = ops.Linear(replicas, 4 * channels, sizes.classes)
+
+    def forward(
+        self, images: Float[Tensor, "replicas n c h w"], choices: Choices, inputs: ForwardInputs = ForwardInputs()
+    ) -> Float[Tensor, "replicas n classes"]:
+        replicas = images.shape[0]
+        check(choices, self.groups, self.cells, replicas)
+        active = None if choices.active is None else self.live(choices.active)
+        choices = Choices(choices.weights, active)
+        x = self.stem(ops.fold(images))
+        for index, cell in enumerate(self.cell):
+            if index and index % (self.cells // 3) == 0:
+                x = self.reduce[index // (self.cells // 3) - 1](x)
+            x = cell(x, replicas, CellChoices(choices, inputs, index))
+        return self.classifier(ops.pooled(F.relu(self.head(x)), replicas))
+
+    def address(self, name: str) -> Address | None:
+        parts = name.split(".")
+        if parts[0] != "cell":
+            return None
+        return Address(int(parts[1]), "op", int(parts[3]), {"conv1x1": CONV1X1, "conv3x3": CONV3X3}[parts[2]])
+
+    def live(self, active: Active) -> Active:
+        live = active["op"].copy()
+        for node in (1, 2):
+            incoming = [e for e, (_, to) in enumerate(EDGES) if to == node]
+            outgoing = [e for e, (source, _) in enumerate(EDGES) if source == node]
+            fed = live[:, :, incoming, SKIP:].any((-2, -1))
+            live[:, :, outgoing] &= fed[..., None, None]
+        for node in (2, 1):
+            incoming = [e for e, (_, to) in enumerate(EDGES) if to == node]
+            outgoing = [e for e, (source, _) in enumerate(EDGES) if source == node]
+            read = live[:, :, outgoing, SKIP:].any((-2, -1))
+            live[:, :, incoming] &= read[..., None, None]
+        return {"op": live}

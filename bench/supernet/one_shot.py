@@ -1,0 +1,175 @@
+"""Supernet of NAS-Bench-1Shot1.
+
+Source: Zela, Siems, Hutter (2020), NAS-Bench-1Shot1: Benchmarking and Dissecting One-shot Neural Architecture Search,
+https://arxiv.org/abs/2001.10422, section 3. Three stacks of cells; before the second and third a max-pool of stride 2
+with padding 1 (maps are 32, 17 and 9 wide on CIFAR-10, as in the authors' network) and twice the channels. In a cell
+with input x, node j sums its parents (t_0 = its own 1×1 projection of x) with the weights of row `in_j`, mixes
+operations with row `op[j]`, and the output is out_0 · projection(x) + concat_j(out_j · t_j).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bench import ops
+from bench.supernet.common import CellChoices, check
+from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
+
+OPERATIONS = ("maxpool3x3", "conv3x3-bn-relu", "conv1x1-bn-relu")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Size of a supernet; the published one has 16 channels and 3 cells a stack."""
+
+    channels: int = 16
+    cells_per_stack: int = 3
+    image_channels: int = 3
+    classes: int = 10
+
+
+class Cell(nn.Module):
+    """One cell with `nodes` choice blocks."""
+
+    def __init__(self, replicas: int, nodes: int, into: int, channels: int, parts: int) -> None:
+        super().__init__()
+        self.nodes, self.parts = nodes, parts
+        width = channels // parts
+        self.project = nn.ModuleList(_conv(replicas, channels, into, 1) for _ in range(nodes))
+        self.project_out = _conv(replicas, nodes * channels, into, 1)
+        self.conv3x3 = nn.ModuleList(_conv(replicas, width, width, 3) for _ in range(nodes))
+        self.conv1x1 = nn.ModuleList(_conv(replicas, width, width, 1) for _ in range(nodes))
+
+    def forward(self, x: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
+        states: list[ops.Folded] = []
+        for node in range(1, self.nodes + 1):
+            z = self._input(node, x, states, (replicas, choices))
+            states.append(self._operation(node, z, replicas, choices))
+        return self._output(x, states, replicas, choices)
+
+    def _input(
+        self, node: int, x: ops.Folded, states: list[ops.Folded], at: tuple[int, CellChoices]
+    ) -> ops.Folded:
+        replicas, choices = at
+
+        def projected(rows: ops.Rows) -> ops.Folded:
+            return F.relu(self.project[node - 1](ops.pick(x, replicas, rows), rows))
+
+        terms = [projected, *(_picked(state, replicas) for state in states)]
+        group = f"in_{node}"
+        if group in choices.choices.weights:
+            weights, active = choices.row(group, 0)
+        else:
+            # No choice of parents: every parent is summed, for the replicas that use the node at all.
+            weights = x.new_ones(replicas, len(terms))
+            active = choices.active("op")
+            active = None if active is None else active[:, node - 1].any(-1, keepdims=True).repeat(len(terms), -1)
+        z = ops.mix(terms, weights, active)
+        return self._empty(x) if z is None else z
+
+    def _operation(self, node: int, z: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
+        part = ops.unfold(z, replicas)[:, :, : ops.unfold(z, replicas).shape[2] // self.parts].flatten(1, 2)
+
+        def conv(module: nn.Module) -> ops.Term:
+            return lambda rows: F.relu(module(ops.pick(part, replicas, rows), rows))
+
+        terms: list[ops.Term] = [
+            lambda rows: ops.max_pool(ops.pick(part, replicas, rows)),
+            conv(self.conv3x3[node - 1]),
+            conv(self.conv1x1[node - 1]),
+        ]
+        mixed = ops.mix(terms, *choices.row("op", node - 1))
+        mixed = torch.zeros_like(part) if mixed is None else mixed
+        keep = choices.keep("op", node - 1)
+        mixed = mixed if keep is None else ops.mask(mixed, keep)
+        return mixed if self.parts == 1 else ops.partially(lambda _rows: mixed, z, replicas, self.parts)
+
+    def _output(self, x: ops.Folded, states: list[ops.Folded], replicas: int, choices: CellChoices) -> ops.Folded:
+        weights, active = choices.row("out", 0)
+        project = [lambda rows: F.relu(self.project_out(ops.pick(x, replicas, rows), rows))]
+        projected = ops.mix(project, weights[:, :1], None if active is None else active[:, :1])
+        gated = [self._gated(state, weights[:, j + 1], active, j + 1) for j, state in enumerate(states)]
+        blocks = torch.cat([ops.unfold(block, replicas) for block in gated], 2).flatten(1, 2)
+        return blocks if projected is None else projected + blocks
+
+    @staticmethod
+    def _gated(state: ops.Folded, weight: Tensor, active: object, option: int) -> ops.Folded:
+        gate = None if active is None else active[:, option : option + 1]
+        gated = ops.mix([_picked(state, len(weight))], weight[:, None], gate)
+        return torch.zeros_like(state) if gated is None else gated
+
+    def _empty(self, x: ops.Folded) -> ops.Folded:
+        weight = self.project[0].conv.weight
+        return x.new_zeros(x.shape[0], weight.shape[0] * weight.shape[1], *x.shape[2:])
+
+
+def _conv(replicas: int, out: int, into: int, side: int) -> ops.ConvNorm:
+    return ops.ConvNorm(ops.Conv(replicas, (out, into, side)))
+
+
+def _picked(state: ops.Folded, replicas: int) -> ops.Term:
+    return lambda rows: ops.pick(state, replicas, rows)
+
+
+class OneShotSupernet(nn.Module):
+    """All cells of a NAS-Bench-1Shot1 space at once."""
+
+    def __init__(
+        self, groups: tuple[Group, ...], nodes: int, replicas: int, sizes: Sizes, options: SupernetOptions
+    ) -> None:
+        super().__init__()
+        self.groups, self.nodes, self.replicas = groups, nodes, replicas
+        self.cells = 3 * sizes.cells_per_stack
+        channels, into, cells = sizes.channels, sizes.channels, []
+        self.stem = _conv(replicas, channels, sizes.image_channels, 3)
+        for index in range(self.cells):
+            if index and index % sizes.cells_per_stack == 0:
+                channels *= 2
+            cells.append(Cell(replicas, nodes, into, channels, options.partial_channels))
+            into = nodes * channels
+        self.cell = nn.ModuleList(cells)
+        self.head = ops.ConvNorm(ops.Conv(replicas, (channels, into, 1)), affine=False)
+        self.classifier = ops.Linear(replicas, channels, sizes.classes)
+        self._chosen = {group.name for group in groups}
+
+    def forward(
+        self, images: Float[Tensor, "replicas n c h w"], choices: Choices, inputs: ForwardInputs = ForwardInputs()
+    ) -> Float[Tensor, "replicas n classes"]:
+        replicas = images.shape[0]
+        check(choices, self.groups, self.cells, replicas)
+        active = None if choices.active is None else self.live(choices.active)
+        choices = Choices(choices.weights, active)
+        x = F.relu(self.stem(ops.fold(images)))
+        for index, cell in enumerate(self.cell):
+            if index and index % (self.cells // 3) == 0:
+                x = F.max_pool2d(x, 2, stride=2, padding=1)
+            x = cell(x, replicas, CellChoices(choices, inputs, index))
+        return self.classifier(ops.pooled(self.head(F.relu(x)), replicas))
+
+    def address(self, name: str) -> Address | None:
+        parts = name.split(".")
+        if parts[0] != "cell":
+            return None
+        cell, kind = int(parts[1]), parts[2]
+        if kind == "project_out":
+            return Address(cell, "out", 0, 0)
+        node = int(parts[3]) + 1
+        if kind == "project":
+            chosen = f"in_{node}" in self._chosen
+            return Address(cell, f"in_{node}", 0, 0) if chosen else Address(cell, "op", node - 1, None)
+        return Address(cell, "op", node - 1, {"conv3x3": 1, "conv1x1": 2}[kind])
+
+    def live(self, active: Active) -> Active:
+        live = {name: mask.copy() for name, mask in active.items()}
+        for node in range(self.nodes, 0, -1):
+            used = live["out"][:, :, 0, node].copy()
+            for later in range(node + 1, self.nodes + 1):
+                group = f"in_{later}"
+                used |= live[group][:, :, 0, node] if group in live else live["op"][:, :, later - 1].any(-1)
+            live["op"][:, :, node - 1] &= used[..., None]
+            if f"in_{node}" in live:
+                live[f"in_{node}"] &= used[..., None, None]
+        return live
