@@ -175,7 +175,6 @@ class Horizon:
     """The budget: `epochs` in all; schedules and stages scale with it."""
 
     epochs: int
-    steps_per_epoch: int
 
 
 @runtime_checkable
@@ -270,6 +269,7 @@ class Method:
         build: (settings, resources) to a searcher.
         source: authors (year), title, as printed in reports.
         passes_per_step: cost of a step in forward-backward passes of the mixture on one batch; used by estimates only.
+        policy: settings to the data policy, the same as the searcher's.
     """
 
     name: str
@@ -277,3 +277,4 @@ class Method:
     build: Callable[[Any, Resources], Searcher]
     source: str
     passes_per_step: float
+    policy: Callable[[Any], DataPolicy] = lambda _settings: DataPolicy()

@@ -131,14 +131,15 @@ class NB201Supernet(nn.Module):
 
     def live(self, active: Active) -> Active:
         live = active["op"].copy()
+        live[..., NONE] = False
         for node in (1, 2):
             incoming = [e for e, (_, to) in enumerate(EDGES) if to == node]
             outgoing = [e for e, (source, _) in enumerate(EDGES) if source == node]
-            fed = live[:, :, incoming, SKIP:].any((-2, -1))
+            fed = live[:, :, incoming].any((-2, -1))
             live[:, :, outgoing] &= fed[..., None, None]
         for node in (2, 1):
             incoming = [e for e, (_, to) in enumerate(EDGES) if to == node]
             outgoing = [e for e, (source, _) in enumerate(EDGES) if source == node]
-            read = live[:, :, outgoing, SKIP:].any((-2, -1))
+            read = live[:, :, outgoing].any((-2, -1))
             live[:, :, incoming] &= read[..., None, None]
         return {"op": live}

@@ -1,0 +1,204 @@
+"""Read what runs wrote (results/README.md) into one tidy table, one row a record.
+
+Lines that cannot be read are named (file and line number) in the log and in `Run.warnings`, and left out.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+log = logging.getLogger(__name__)
+
+IDENTITY = ("seed", "signature", "space", "method", "settings")
+"""Fields of a specification that are no part of the protocol."""
+
+PREFIXES = {"table": "table_", "supernet": "supernet_", "curvature": "curvature_", "entropy": "entropy_"}
+NUMBERS = (
+    "table_val_mean", "table_test_mean", "error_val", "error_test", "regret_val", "regret_test", "train_loss",
+    "val_loss", "supernet_val_accuracy", "supernet_val_loss", "lambda_dominant", "lambda_max", "lambda_min",
+    "lambda_simplex", "lambda_legacy", "curvature_residual", "curvature_trace", "optimum_val", "optimum_test",
+    "random_val", "random_test",
+)  # fmt: skip
+TEXTS = ("run", "space", "dataset", "benchmark", "method", "signature", "budget", "table_digest", "stage",
+         "no_curvature", "no_genotype")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """One folder under results/runs/: one seed of one method on one space.
+
+    Attributes:
+        finished: the run wrote finished.json.
+        warnings: what could not be read, each with its file and line number.
+    """
+
+    folder: Path
+    spec: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    table: Mapping[str, Any]
+    records: tuple[Mapping[str, Any], ...]
+    timing: tuple[Mapping[str, Any], ...]
+    finished: bool
+    warnings: tuple[str, ...] = ()
+
+
+def runs(results: Path) -> list[Run]:
+    """Return every run under `results`/runs, by folder name; folders that are no run are named in the log."""
+    folders = sorted(path for path in (results / "runs").glob("*") if path.is_dir())
+    found = [_run(folder) for folder in folders]
+    return [run for run in found if run is not None]
+
+
+def _run(folder: Path) -> Run | None:
+    warnings: list[str] = []
+    spec = _json(folder / "spec.json", warnings)
+    absent = [field for field in ("space", "method", "seed") if field not in spec]
+    if absent:
+        log.warning("skipped %s: its spec.json has no %s", folder, ", ".join(absent))
+        return None
+    run = Run(
+        folder=folder,
+        spec=spec,
+        environment=_json(folder / "environment.json", warnings),
+        table=_json(folder / "table.json", warnings),
+        records=_records(folder / "records.jsonl", warnings),
+        timing=tuple(line for _, line in _lines(folder / "timing.jsonl", warnings)),
+        finished=(folder / "finished.json").exists(),
+        warnings=tuple(warnings),
+    )
+    for warning in warnings:
+        log.warning(warning)
+    return run
+
+
+def _json(path: Path, warnings: list[str]) -> dict[str, Any]:
+    """Return a file's object; an absent file is an empty one."""
+    if not path.exists():
+        return {}
+    content = _object(path.read_text(encoding="utf-8", errors="replace"))
+    if content is None:
+        warnings.append(f"{path}: not a JSON object, left out")
+    return content or {}
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _lines(path: Path, warnings: list[str]) -> list[tuple[int, dict[str, Any]]]:
+    """Return (line number, object) of every line that is a JSON object."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    parsed = [(number, _object(line)) for number, line in enumerate(text.splitlines(), start=1)]
+    warnings += [f"{path}:{number}: not a JSON object, left out" for number, value in parsed if value is None]
+    return [(number, value) for number, value in parsed if value is not None]
+
+
+def _records(path: Path, warnings: list[str]) -> tuple[dict[str, Any], ...]:
+    """Return one record an instant: of two for the same epoch and stage, the later line."""
+    instants: dict[tuple[int, str], dict[str, Any]] = {}
+    for number, record in _lines(path, warnings):
+        instant = (record.get("epoch"), record.get("stage", "search"))
+        if not isinstance(instant[0], int):
+            warnings.append(f"{path}:{number}: a record without an epoch, left out")
+            continue
+        if instant in instants:
+            warnings.append(f"{path}:{number}: a second record of epoch {instant[0]} ({instant[1]}) replaces the first")
+        instants[instant[0], instant[1]] = record
+    return tuple(instants.values())
+
+
+def tidy(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return one row a record: the run's columns and the record's scalars.
+
+    Specification fields stand as text in `spec.<field>` and `settings.<field>` (missing where a run has no such field).
+    A curvature field keeps its name where it begins with `lambda`; other nested fields are prefixed (`table_val_mean`,
+    `supernet_val_accuracy`, `curvature_residual`, `entropy_op`). `error_val` and `error_test` are one minus the table's
+    mean accuracy. `logits` is one float array, the groups packed in the record's order, or None.
+    """
+    rows = [run_columns(run) | record_columns(record) for run in runs for record in run.records]
+    columns = dict.fromkeys([*TEXTS, "seed", "epochs", "finished", "epoch", "miss", *NUMBERS, "logits"])
+    names = list(columns | dict.fromkeys(name for row in rows for name in row))
+    frame = pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=_dtype(name)) for name in names})
+    return frame.assign(error_val=1 - frame["table_val_mean"], error_test=1 - frame["table_test_mean"])
+
+
+def _dtype(name: str) -> str:
+    kinds = {"seed": "int64", "epochs": "int64", "epoch": "int64", "finished": "bool", "miss": "bool"}
+    return kinds.get(name, "float64" if name in NUMBERS else "object")
+
+
+def run_columns(run: Run) -> dict[str, Any]:
+    """Return what is the same in all rows of a run."""
+    spec = run.spec
+    last = max((record["epoch"] for record in run.records), default=0)
+    names = {name: spec.get(name) for name in ("space", "dataset", "benchmark", "method", "seed", "signature")}
+    columns = {"run": run.folder.name, **names, "epochs": spec.get("epochs", last), "finished": run.finished}
+    columns |= {f"spec.{name}": text(value) for name, value in spec.items() if name not in IDENTITY}
+    columns |= {f"settings.{name}": text(value) for name, value in flat(spec.get("settings") or {}).items()}
+    return columns | _table_columns(run.table) | {"budget": _budget(run)}
+
+
+def _table_columns(table: Mapping[str, Any]) -> dict[str, Any]:
+    optimum, random = table.get("optimum") or {}, table.get("random_cell") or {}
+    means = {f"optimum_{split}": optimum.get(split) for split in ("val", "test")}
+    return means | {f"random_{split}": random.get(split) for split in ("val", "test")} | {
+        "table_digest": table.get("digest")
+    }  # fmt: skip
+
+
+def _budget(run: Run) -> str | None:
+    """Return the table's training budget as text: what the table says, else what was asked for."""
+    value = run.table.get("budget", run.spec.get("budget"))
+    return None if value is None else text(value)
+
+
+def record_columns(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scalars of a record under flat names, and its logits as one array."""
+    columns: dict[str, Any] = {"stage": "search"}
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            columns |= _nested(name, value)
+        elif not isinstance(value, list) and name not in PREFIXES:
+            columns[name] = value
+    columns["miss"] = bool(record.get("miss"))
+    columns["logits"] = pack(record.get("logits"))
+    return columns
+
+
+def _nested(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scalars of a record's nested object, prefixed; none where it is not known to hold scalars."""
+    if name not in PREFIXES:
+        return {}
+    scalars = {inner: value for inner, value in fields.items() if not isinstance(value, list | Mapping)}
+    return {inner if inner.startswith("lambda") else PREFIXES[name] + inner: v for inner, v in scalars.items()}
+
+
+def pack(logits: Mapping[str, Any] | None) -> np.ndarray | None:
+    """Return all logits as one array, groups in their order, row after row; a null entry becomes NaN."""
+    if not logits:
+        return None
+    entries = [entry for rows in logits.values() for row in rows for entry in row]
+    return np.array([np.nan if entry is None else entry for entry in entries], dtype=np.float64)
+
+
+def flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested objects as one level, names joined by dots."""
+    result: dict[str, Any] = {}
+    for name, value in fields.items():
+        result |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return result
+
+
+def text(value: object) -> str:
+    """Return a specification value as users write it: strings bare, everything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -1,0 +1,85 @@
+"""What a stack would cost, from one forward and backward pass on a few images; nothing is trained."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from bench.ops import initialise
+from bench.search import Stack
+from searchers._relax import cross_entropy, normal_logits, softmax
+from searchers.base import Batch, SupernetOptions
+
+IMAGES = 8
+PRODUCTS = 10
+PASSES_PER_PRODUCT = 2.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Cost of a stack of seeds.
+
+    Attributes:
+        weights: of one replica's supernet.
+        wall_s: seconds for all epochs, steps and curvature; extrapolated linearly in the batch.
+        peak_bytes: activations, weights and optimiser state at the larger of batch and probe.
+    """
+
+    weights: int
+    logits: int
+    rows: int
+    steps_per_epoch: int
+    wall_s: float
+    peak_bytes: int
+
+
+def estimate(stack: Stack) -> Estimate:
+    """Measure one pass of the mixture on 8 images and scale it to the stack's whole search."""
+    lab, spec, method = stack.lab, stack.spec, stack.method
+    searcher_policy = method.policy(spec.settings)
+    network = lab.space.supernet(lab.size, lab.replicas, SupernetOptions())
+    assert isinstance(network, torch.nn.Module)
+    initialise(network, lab.stream("estimate", 0))
+    network.to(lab.device, lab.dtype)
+    parameters = sum(parameter[0].numel() for _, parameter in network.named_parameters())
+    image_s, image_bytes = _pass(stack, network)
+    steps = lab.feed.steps_per_epoch(searcher_policy, 0)
+    size = searcher_policy.batch_size(0, spec.batch_size)
+    measured = 0 if spec.curvature.mode == "off" else spec.probe_size * (1 + PASSES_PER_PRODUCT * PRODUCTS)
+    images = spec.epochs * (steps * size * method.passes_per_step + measured / spec.curvature_every)
+    groups = lab.space.groups
+    return Estimate(
+        weights=parameters,
+        logits=sum(group.shape[0] * group.shape[1] for group in groups),
+        rows=sum(group.shape[0] for group in groups),
+        steps_per_epoch=steps,
+        wall_s=images * image_s,
+        peak_bytes=int(max(size, 2 * spec.probe_size) * image_bytes) + 4 * lab.replicas * parameters * 4,
+    )
+
+
+def _pass(stack: Stack, network: torch.nn.Module) -> tuple[float, float]:
+    """Return seconds and saved bytes of a forward and backward pass, per image of every replica."""
+    lab = stack.lab
+    shape = (lab.replicas, IMAGES, *stack.lab.feed.image_shape)
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(lab.device, lab.dtype)
+    labels = torch.zeros(shape[:2], dtype=torch.long, device=lab.device)
+    like = next(network.parameters())
+    choices = softmax(normal_logits(lab.space.groups, lab.stream("estimate", 1), like))
+    saved: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    seconds = []
+    for _ in range(3):
+        saved.clear()
+        start = time.perf_counter()
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            loss = cross_entropy(network(images, choices), Batch(images, labels)).sum()
+        torch.autograd.grad(loss, list(network.parameters()))
+        if lab.device.type == "cuda":
+            torch.cuda.synchronize(lab.device)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds) / IMAGES, sum(saved.values()) / IMAGES

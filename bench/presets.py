@@ -1,0 +1,112 @@
+"""The two benchmarks: `paper`, as published, and `embedded`, which a laptop finishes offline.
+
+Everything in which `embedded` differs from the papers' settings stands here; it is printed at the start of a run and
+enters the run's signature. Values were chosen so that architecture parameters move as far in 100 short epochs as the
+published settings move them in 100 long ones; docs/embedded.md holds the evidence where it exists.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.data.augment import Augmentation
+
+Overrides = Mapping[str, Mapping[str, Any]]
+
+SEARCH_IMAGES_CIFAR10 = 50_000
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes and settings of a benchmark on one space.
+
+    Attributes:
+        train_size: images of both halves together.
+        cells: cells a stage.
+        settings: dotted changes of method settings; those under "*" apply to every method that has the field.
+    """
+
+    name: str
+    dataset: str
+    seeds: tuple[int, ...]
+    train_size: int
+    batch_size: int
+    eval_batch_size: int
+    channels: int
+    cells: int
+    split_rule: str
+    augmentation: Augmentation
+    probe_size: int
+    epochs: int = 100
+    settings: Overrides = field(default_factory=dict)
+
+
+def paper(space: str) -> Preset:
+    """CIFAR-10 at the published sizes: NAS-Bench-1Shot1 (Zela et al. 2020) or NATS-Bench (Dong et al. 2021).
+
+    Raises:
+        ValueError: the space has no published benchmark.
+    """
+    if space == "toy":
+        raise ValueError("expected s1, s2, s3 or nb201 for the benchmark 'paper', got 'toy', which exists only embedded")
+    nb201 = space == "nb201"
+    return Preset(
+        name="paper",
+        dataset="cifar10",
+        seeds=(0, 1, 2, 3),
+        train_size=SEARCH_IMAGES_CIFAR10,
+        batch_size=64 if nb201 else 96,
+        eval_batch_size=500,
+        channels=16,
+        cells=5 if nb201 else 3,
+        split_rule="nb201" if nb201 else "first_second",
+        augmentation=Augmentation(padding=4, flip=True, cutout_length=0),
+        probe_size=250,
+        settings=_PAPER_NB201 if nb201 else {},
+    )
+
+
+# NATS-Bench, weight-sharing configuration: Nesterov, weight decay 5e-4, no clipping; ranking of 100 cells on one batch.
+_PAPER_NB201: Overrides = {
+    "*": {"weights.weight_decay": 5e-4, "weights.nesterov": True, "weights.clip": None},
+    "random_ws": {
+        "per_cell": True,
+        "ranking.candidates": 100,
+        "ranking.batches": 1,
+        "ranking.finalists": 1,
+        "ranking.every_epoch": False,
+    },
+}
+
+
+def embedded(space: str) -> Preset:
+    """Handwritten digits among clutter and a supernet of one cell a stage."""
+    return Preset(
+        name="embedded",
+        dataset="digits",
+        seeds=(0, 1),
+        train_size=1024,
+        batch_size=64,
+        eval_batch_size=256,
+        channels=4 if space == "toy" else 6,
+        cells=1,
+        split_rule="recipe",
+        augmentation=Augmentation(padding=1, flip=False, cutout_length=0),
+        probe_size=120,
+        settings=_EMBEDDED,
+    )
+
+
+# An epoch has 8 steps instead of 261: the architecture's rate is ten times the papers', and ranking is done once,
+# on few cells.
+_EMBEDDED: Overrides = {
+    "*": {"arch.lr": 3e-3},
+    "random_ws": {
+        "batch_size": None,
+        "ranking.candidates": 60,
+        "ranking.batches": 1,
+        "ranking.every_epoch": False,
+    },
+}
+
+PRESETS = {"paper": paper, "embedded": embedded}

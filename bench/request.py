@@ -1,0 +1,174 @@
+"""What a user asks for: the options of `python -m bench.run`, from the command line or a YAML file."""
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.spaces import SPACES
+
+Settings = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One command; None leaves a field to the benchmark's preset.
+
+    Attributes:
+        methods: names, or ("all",).
+        benchmark: "auto", "paper" or "embedded".
+        table: a file; "none" runs without accuracies.
+        set: method name to dotted settings.
+        replicas: most seeds in one stack.
+    """
+
+    space: str
+    methods: tuple[str, ...] = ("all",)
+    seeds: tuple[int, ...] | None = None
+    epochs: int | None = None
+    benchmark: str = "auto"
+    dataset: str | None = None
+    table: str | None = None
+    budget: int | None = None
+    train_size: int | None = None
+    channels: int | None = None
+    cells: int | None = None
+    batch_size: int | None = None
+    probe_size: int | None = None
+    device: str | None = None
+    threads: int | None = None
+    replicas: int | None = None
+    curvature: str = "power"
+    curvature_every: int = 1
+    set: Settings = field(default_factory=dict)
+    results: Path = Path("results")
+    fresh: bool = False
+    dry_run: bool = False
+
+
+def parse(arguments: Sequence[str]) -> Request:
+    """Return the request; options on the command line win over those of the file.
+
+    Raises:
+        ValueError: an option is unknown or its value does not fit.
+    """
+    given = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
+    path = given.pop("config", None)
+    fields = {} if path is None else _read(Path(path))
+    fields["set"] = _merge(fields.get("set", {}), _assignments(given.pop("set", [])))
+    fields.update(given)
+    if "space" not in fields:
+        raise ValueError(f"expected --space, one of {', '.join(SPACES)}, got none")
+    return _checked(fields)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.run", description="Search with every method, record true accuracy and curvature.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter, argument_default=None,
+    )  # fmt: skip
+    text: dict[str, str] = {
+        "space": f"search space: {', '.join(SPACES)}",
+        "methods": "all, or names separated by commas",
+        "seeds": "a range 0:4 or a list 0,2,5",
+        "benchmark": "auto, paper (CIFAR-10, official table, published sizes) or embedded (digits, small, offline)",
+        "dataset": "cifar10 or digits",
+        "table": "benchmark table (.arrow, .parquet, .csv), or none to run without accuracies",
+        "device": "cpu, cuda, cuda:1",
+        "curvature": "power, exact (whole spectrum every epoch) or off",
+        "results": "folder the runs are written to",
+        "config": "YAML file that spells the same options",
+    }
+    numbers: dict[str, str] = {
+        "epochs": "total budget; schedules scale with it",
+        "budget": "training epochs of the table's accuracies",
+        "train_size": "images of both halves together",
+        "channels": "channels of the first stage",
+        "cells": "cells a stage",
+        "batch_size": "images a batch",
+        "probe_size": "images the Hessian is measured on",
+        "threads": "CPU threads",
+        "replicas": "most seeds searched as one stack",
+        "curvature_every": "epochs from one measurement of curvature to the next",
+    }
+    for name, about in text.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", help=about, default=None)
+    for name, about in numbers.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", help=about, default=None, type=int)
+    parser.add_argument("--set", action="append", metavar="METHOD.NAME=VALUE", help="change a setting of a method")
+    parser.add_argument("--fresh", action="store_true", default=None, help="start again, dropping these runs' records")
+    parser.add_argument("--dry-run", action="store_true", default=None, help="print what would run, without training")
+    return parser
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"expected a YAML file at --config, found none at {path}")
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"expected YAML in {path}, got: {' '.join(str(error).split())}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"expected 'option: value' lines in {path}, got {type(fields).__name__}")
+    return {str(name).replace("-", "_"): value for name, value in fields.items()}
+
+
+def _assignments(items: Sequence[str]) -> dict[str, dict[str, Any]]:
+    changes: dict[str, dict[str, Any]] = {}
+    for item in items:
+        path, equals, value = item.partition("=")
+        method, dot, name = path.partition(".")
+        if not (equals and dot and name):
+            raise ValueError(f"expected --set method.name=value, got {item!r}")
+        changes.setdefault(method, {})[name] = yaml.safe_load(value)
+    return changes
+
+
+def _merge(first: Settings, second: Settings) -> dict[str, dict[str, Any]]:
+    if not isinstance(first, dict) or not all(isinstance(inner, dict) for inner in first.values()):
+        raise ValueError(f"expected 'set: {{method: {{name: value}}}}', got {first!r}")
+    return {method: {**first.get(method, {}), **second.get(method, {})} for method in {**first, **second}}
+
+
+def _checked(fields: dict[str, Any]) -> Request:
+    known = {field.name for field in dataclasses.fields(Request)}
+    unknown = sorted(set(fields) - known)
+    if unknown:
+        raise ValueError(f"expected options out of {', '.join(sorted(known))}, got {', '.join(unknown)}")
+    numbers = ("epochs", "train_size", "channels", "cells", "batch_size", "probe_size", "threads", "replicas")
+    for name in (*numbers, "curvature_every", "budget"):
+        value = fields.get(name, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"expected a positive whole number for {name}, got {value!r}")
+    for name, allowed in (("benchmark", ("auto", "paper", "embedded")), ("curvature", ("power", "exact", "off"))):
+        if fields.get(name, allowed[0]) not in allowed:
+            raise ValueError(f"expected {name} out of {', '.join(allowed)}, got {fields[name]!r}")
+    fields["methods"] = _names(fields.get("methods", "all"))
+    if "seeds" in fields:
+        fields["seeds"] = _seeds(fields["seeds"])
+    if "results" in fields:
+        fields["results"] = Path(fields["results"])
+    return Request(**fields)
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    names = tuple(str(name).strip() for name in (value if isinstance(value, list) else str(value).split(",")))
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _seeds(value: Any) -> tuple[int, ...]:
+    try:
+        if isinstance(value, str) and ":" in value:
+            first, last = value.split(":")
+            seeds = tuple(range(int(first or 0), int(last)))
+        else:
+            seeds = tuple(int(part) for part in (value if isinstance(value, list) else str(value).split(",")))
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+        raise ValueError(f"expected seeds like 0:4 or 0,2,5, got {value!r}")
+    return seeds

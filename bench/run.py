@@ -1,0 +1,146 @@
+"""Search with every method on a space: `python -m bench.run --space s1 --methods all`.
+
+Prints which benchmark is used and why, searches each method's seeds as one stack, and closes with a table. Finished
+runs are skipped, interrupted ones go on. Exit code 0: all finished; 1: a method failed; 2: the request is wrong.
+"""
+
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+
+from bench import setup, store
+from bench.estimate import estimate
+from bench.presets import PRESETS
+from bench.progress import observer
+from bench.request import parse
+from bench.search import search
+from bench.setup import Bench
+from bench.spec import RunSpec
+from bench.summary import closing_table
+from searchers.base import Method
+
+log = logging.getLogger(__name__)
+
+OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One stack of runs to be searched."""
+
+    method: Method
+    specs: tuple[RunSpec, ...]
+
+    @property
+    def label(self) -> str:
+        seeds = ",".join(str(spec.seed) for spec in self.specs)
+        return f"{self.specs[0].space} {self.method.name} seeds {seeds}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; return its exit code."""
+    console = Console()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        request = parse(arguments)
+        torch.set_num_threads(request.threads or torch.get_num_threads())
+        chosen = setup.methods(request)
+        bench = setup.prepare(request)
+        runs = [(method, setup.specs(bench, method)) for method in chosen]
+    except (ValueError, FileNotFoundError) as error:
+        log.error("error: %s", error)
+        return WRONG
+    _announce(console, bench)
+    if request.dry_run:
+        _dry_run(console, bench, runs)
+        return OK
+    return _search_all(console, bench, runs)
+
+
+def _search_all(console: Console, bench: Bench, runs: list[tuple[Method, tuple[RunSpec, ...]]]) -> int:
+    results, failed = bench.request.results, []
+    for method, specs in runs:
+        for unit in plan(bench, method, specs):
+            try:
+                _search(console, bench, unit)
+            except KeyboardInterrupt:
+                log.error("interrupted: finished epochs are kept, the same command goes on from them")
+                return INTERRUPTED
+            except Exception as error:  # noqa: BLE001 - one method's failure must not stop the others
+                failed.append(unit.label)
+                store.Store(results, unit.specs).fail(traceback.format_exc())
+                log.error("failed: %s: %s: %s (see error.txt in its folder)", unit.label, type(error).__name__, error)
+    console.print(closing_table(results, [specs for _, specs in runs], bench.truth))
+    if failed:
+        log.error("%d of the stacks failed: %s", len(failed), "; ".join(failed))
+    return FAILED if failed else OK
+
+
+def plan(bench: Bench, method: Method, specs: tuple[RunSpec, ...]) -> list[Unit]:
+    """Return the stacks still to be searched: interrupted ones as they were, the rest in stacks of `--replicas`."""
+    request = bench.request
+    units: list[Unit] = []
+    waiting = [spec for spec in specs if request.fresh or not store.finished(request.results, spec)]
+    for spec in [] if request.fresh else list(waiting):
+        stacked = store.stacked_with(request.results, spec)
+        if stacked is not None and spec in waiting:
+            waiting = [other for other in waiting if other not in stacked]
+            units.append(Unit(method, stacked))
+    size = request.replicas or len(specs)
+    chunks = [tuple(waiting[start : start + size]) for start in range(0, len(waiting), size)]
+    return units + [Unit(method, chunk) for chunk in chunks]
+
+
+def _search(console: Console, bench: Bench, unit: Unit) -> None:
+    results = store.Store(bench.request.results, unit.specs)
+    if bench.request.fresh or not results.checkpoint.exists():
+        seeds = [spec.seed for spec in unit.specs]
+        results.create(store.environment(bench.device, seeds), setup.table_facts(bench.truth))
+    with observer(console, unit.label, unit.specs[0].epochs) as observe:
+        search(setup.stack(bench, unit.method, unit.specs), results, observe)
+
+
+def _announce(console: Console, bench: Bench) -> None:
+    preset, other = bench.preset, ", ".join(name for name in PRESETS if name != bench.preset.name)
+    lines = [
+        f"benchmark {preset.name}: {bench.why} (the other: {other})",
+        f"{bench.space.name} on {preset.dataset}: {preset.train_size} images in two halves, batch {preset.batch_size}, "
+        f"{preset.channels} channels, {preset.cells} cells a stage, {preset.epochs} epochs, device {bench.device}",
+    ]
+    if preset.settings:
+        changes = "; ".join(
+            f"{name}: " + ", ".join(f"{path}={value}" for path, value in inner.items())
+            for name, inner in preset.settings.items()
+        )
+        lines.append(f"settings that differ from the methods' defaults: {changes}")
+    if bench.truth is None:
+        lines.append("no benchmark table: cells are recorded without true accuracies and regrets")
+    else:
+        facts = bench.truth.reference
+        covered = "unknown" if facts.coverage is None else f"{facts.coverage:.1%}"
+        lines.append(f"table: {facts.rows} cells ({covered} of all encodings), {facts.budget} epochs, {facts.source}")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _dry_run(console: Console, bench: Bench, runs: list[tuple[Method, tuple[RunSpec, ...]]]) -> None:
+    for method, specs in runs:
+        size = bench.request.replicas or len(specs)
+        found = estimate(setup.stack(bench, method, specs[:size]))
+        for spec in specs:
+            done = "  finished" if store.finished(bench.request.results, spec) else ""
+            console.print(
+                f"{spec.name}  {found.weights:,} weights, {found.logits} logits in {found.rows} rows, "
+                f"{found.steps_per_epoch} steps an epoch, about {found.wall_s / min(size, len(specs)):.0f} s, "
+                f"{found.peak_bytes / 2**20:.0f} MiB a stack of {min(size, len(specs))}{done}",
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,225 @@
+"""From a request to stacks that can be searched: preset, data, table, specifications."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import data, spaces
+from bench.data.feed import Feed, FeedSettings
+from bench.data.types import Dataset
+from bench.lab import Lab
+from bench.metrics.cell import Truth
+from bench.metrics.curvature import CurvatureSettings
+from bench.presets import PRESETS, Preset
+from bench.request import Request
+from bench.search import Stack
+from bench.spaces.base import NetworkSize, Space
+from bench.spec import RunSpec, replace_settings
+from bench.tables import catalog
+from bench.tables.table import Table
+from searchers.base import Horizon, Method
+from searchers.registry import METHODS
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A space with its data, table and preset, on a device."""
+
+    request: Request
+    space: Space
+    preset: Preset
+    dataset: Dataset
+    fingerprint: str
+    truth: Truth | None
+    device: torch.device
+    why: str
+
+
+def prepare(request: Request) -> Bench:
+    """Load everything that the methods share.
+
+    Raises:
+        ValueError: something that was asked for does not exist; the message says what to do.
+        FileNotFoundError: data are not there.
+    """
+    space = spaces.get(request.space)
+    device = choose_device(request.device)
+    name, why = choose_benchmark(request, space, device)
+    preset = _override(PRESETS[name](space.name), request)
+    dataset = data.subset(data.load(preset.dataset, data.data_root(), preset.split_rule), preset.train_size)
+    truth = _truth(request, space, preset)
+    return Bench(request, space, preset, dataset, _fingerprint(dataset), truth, device, why)
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Return the device of that name, by default a GPU if there is one."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"expected --device cpu, cuda or cuda:N, got {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"expected a GPU for --device {name}, found none; use --device cpu")
+    return device
+
+
+def choose_benchmark(request: Request, space: Space, device: torch.device) -> tuple[str, str]:
+    """Return the benchmark's name and why it was taken."""
+    if request.benchmark != "auto":
+        return request.benchmark, "as asked"
+    missing = []
+    if space.name == "toy":
+        missing.append("toy has no published benchmark")
+    if device.type != "cuda":
+        missing.append("there is no GPU")
+    if not (data.data_root() / "cifar-10-batches-py").is_dir():
+        missing.append("CIFAR-10 is not prepared")
+    if not missing and find_table(space, "cifar10") is None:
+        missing.append(f"no official table of {space.name} is prepared")
+    if missing:
+        return "embedded", f"{', '.join(missing)}; force the other with --benchmark paper"
+    return "paper", "GPU, CIFAR-10 and table are there; force the other with --benchmark embedded"
+
+
+def find_table(space: Space, dataset: str) -> Path | None:
+    """Return the table of a space and dataset from the data folder, the user's cache or the package."""
+    return catalog.find(space.name, dataset, data.data_root(), catalog.default_cache(), space.multiplicities)
+
+
+def methods(request: Request) -> list[Method]:
+    """Return the methods asked for.
+
+    Raises:
+        ValueError: one is unknown, or settings are given for one that is not asked for.
+    """
+    names = tuple(METHODS) if request.methods == ("all",) else request.methods
+    for name in (*names, *(method for method in request.set if method != "*")):
+        if name not in METHODS:
+            raise ValueError(f"expected methods out of {', '.join(METHODS)}, or all, got {name!r}")
+    unused = sorted(set(request.set) - set(names) - {"*"})
+    if unused:
+        raise ValueError(f"expected --set for one of {', '.join(names)}, got {', '.join(unused)}")
+    return [METHODS[name] for name in names]
+
+
+def specs(bench: Bench, method: Method) -> tuple[RunSpec, ...]:
+    """Return one specification a seed."""
+    preset, request = bench.preset, bench.request
+    settings = _shared(method.settings(), preset.settings.get("*", {}))
+    settings = replace_settings(settings, preset.settings.get(method.name, {}))
+    settings = replace_settings(_shared(settings, request.set.get("*", {})), request.set.get(method.name, {}))
+    base = RunSpec(
+        benchmark=preset.name,
+        space=bench.space.name,
+        dataset=preset.dataset,
+        data=bench.fingerprint,
+        method=method.name,
+        settings=settings,
+        seed=0,
+        epochs=preset.epochs,
+        train_size=preset.train_size,
+        batch_size=preset.batch_size,
+        eval_batch_size=preset.eval_batch_size,
+        channels=preset.channels,
+        cells=preset.cells,
+        split_rule=preset.split_rule,
+        augmentation=preset.augmentation,
+        probe_size=preset.probe_size,
+        curvature=CurvatureSettings(mode=request.curvature),  # type: ignore[arg-type]
+        curvature_every=request.curvature_every,
+        table=None if bench.truth is None else bench.truth.reference.digest,
+        budget=None if bench.truth is None else bench.truth.reference.budget,
+    )
+    return tuple(dataclasses.replace(base, seed=seed) for seed in preset.seeds)
+
+
+def stack(bench: Bench, method: Method, runs: tuple[RunSpec, ...]) -> Stack:
+    """Return runs of one method ready to be searched together."""
+    spec, seeds = runs[0], tuple(run.seed for run in runs)
+    lab = Lab(
+        space=bench.space,
+        size=NetworkSize(spec.channels, spec.cells, bench.dataset.search.images.shape[1], bench.dataset.classes),
+        seeds=seeds,
+        feed=Feed(
+            bench.dataset,
+            seeds,
+            FeedSettings(spec.batch_size, spec.augmentation, spec.eval_batch_size, cutout_ramp=True),
+            bench.device,
+            torch.float32,
+        ),
+        horizon=Horizon(spec.epochs),
+        device=bench.device,
+        dtype=torch.float32,
+    )
+    return Stack(runs, method, lab, bench.truth)
+
+
+def table_facts(truth: Truth | None) -> dict[str, Any] | None:
+    """Return what a run records of its table."""
+    if truth is None:
+        return None
+    best = truth.reference
+    return {
+        "space": best.space,
+        "dataset": best.dataset,
+        "source": best.source,
+        "digest": best.digest,
+        "rows": best.rows,
+        "budget": best.budget,
+        "coverage": best.coverage,
+        "optimum": {"val": best.optimum_val, "test": best.optimum_test},
+        "random_cell": {"val": best.random_cell_val, "test": best.random_cell_test},
+    }
+
+
+def _shared(settings: Any, changes: Mapping[str, Any]) -> Any:
+    """Apply the changes whose field these settings have."""
+    fields = {field.name for field in dataclasses.fields(settings)}
+    return replace_settings(settings, {path: v for path, v in changes.items() if path.split(".")[0] in fields})
+
+
+def _override(preset: Preset, request: Request) -> Preset:
+    names = ("dataset", "seeds", "epochs", "train_size", "channels", "cells", "batch_size", "probe_size")
+    given = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
+    return dataclasses.replace(preset, **given)
+
+
+def _truth(request: Request, space: Space, preset: Preset) -> Truth | None:
+    if request.table == "none":
+        return None
+    path = find_table(space, preset.dataset) if request.table is None else _given_table(request.table, space)
+    if path is None and preset.name == "paper":
+        raise ValueError(
+            f"expected a benchmark table of {space.name} on {preset.dataset} under {data.data_root()}, found none; "
+            "name one with --table FILE, or run without accuracies with --table none"
+        )
+    if path is None:
+        return None
+    table = Table.open(path, preset.dataset, request.budget)
+    if table.space != space.name:
+        raise ValueError(f"expected a table of the space {space.name}, got {path}, which is of {table.space}")
+    return Truth(table, table.reference())
+
+
+def _given_table(name: str, space: Space) -> Path:
+    path = Path(name)
+    if not path.is_file():
+        raise ValueError(f"expected a table at --table, found no file {path}")
+    if path.suffix == ".arrow":
+        return path
+    return catalog.imported(path, space.name, catalog.default_cache(), space.multiplicities)
+
+
+def _fingerprint(dataset: Dataset) -> str:
+    """Return a hash of what a search sees: images, labels and halves."""
+    digest = hashlib.sha256()
+    for indices in (dataset.train_indices, dataset.val_indices):
+        for part in (indices, dataset.search.images[indices], dataset.search.labels[indices]):
+            digest.update(part.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

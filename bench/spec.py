@@ -1,0 +1,111 @@
+"""What identifies a run, and the hash that names it."""
+
+import dataclasses
+import hashlib
+import json
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.data.augment import Augmentation
+from bench.metrics.curvature import CurvatureSettings
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that decides a run's records, but for what it was stacked with, the device and the versions.
+
+    Attributes:
+        settings: the method's settings, a frozen dataclass.
+        data: fingerprint of the images, labels and halves.
+        cells: cells a stage.
+        table: content digest of the benchmark table, None for a run without accuracies.
+        budget: training epochs of the table's accuracies.
+    """
+
+    benchmark: str
+    space: str
+    dataset: str
+    data: str
+    method: str
+    settings: Any
+    seed: int
+    epochs: int
+    train_size: int
+    batch_size: int
+    eval_batch_size: int
+    channels: int
+    cells: int
+    split_rule: str
+    augmentation: Augmentation
+    probe_size: int
+    curvature: CurvatureSettings
+    curvature_every: int
+    table: str | None
+    budget: int | None
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the specification as plain values, with its signature."""
+        return {**dataclasses.asdict(self), "signature": self.signature}
+
+    @property
+    def signature(self) -> str:
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def name(self) -> str:
+        return f"{self.space}-{self.method}-s{self.seed}-{self.signature}"
+
+
+def replace_settings(settings: Any, changes: Mapping[str, Any]) -> Any:
+    """Return settings with dotted fields changed, each value of the field's own type.
+
+    Raises:
+        ValueError: a field does not exist or a value does not fit.
+    """
+    for path, value in changes.items():
+        settings = _replace(settings, path.split("."), value, path)
+    return settings
+
+
+def _replace(settings: Any, parts: list[str], value: Any, path: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(settings)}
+    if parts[0] not in fields:
+        raise ValueError(f"expected one of the settings {', '.join(fields)}, got {path!r}")
+    old = getattr(settings, parts[0])
+    if dataclasses.is_dataclass(old) and len(parts) == 1:
+        inner = ", ".join(f"{path}.{field.name}" for field in dataclasses.fields(old))
+        raise ValueError(f"expected one of the settings {inner}, got {path!r}")
+    if len(parts) > 1:
+        if not dataclasses.is_dataclass(old):
+            raise ValueError(f"expected a setting without parts, got {path!r}")
+        return dataclasses.replace(settings, **{parts[0]: _replace(old, parts[1:], value, path)})
+    kind = typing.get_type_hints(type(settings))[parts[0]]
+    return dataclasses.replace(settings, **{parts[0]: _coerce(value, kind, path)})
+
+
+def _coerce(value: Any, kind: Any, path: str) -> Any:
+    """Return the value in the field's type; text is read as YAML first."""
+    options = typing.get_args(kind) if _is_union(kind) else (kind,)
+    for option in options:
+        if option is type(None) and value is None:
+            return None
+        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if option in {int, bool, str} and type(value) is option:
+            return value
+        if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
+            inner = typing.get_args(option)
+            if len(value) == len(inner):
+                return tuple(_coerce(v, k, path) for v, k in zip(value, inner, strict=True))
+        if typing.get_origin(option) is typing.Literal and value in typing.get_args(option):
+            return value
+    raise ValueError(f"expected {kind} for the setting {path!r}, got {value!r}")
+
+
+def _is_union(kind: Any) -> bool:
+    return len(typing.get_args(kind)) > 0 and not isinstance(kind, type) and typing.get_origin(kind) not in {
+        tuple, typing.Literal,
+    }  # fmt: skip

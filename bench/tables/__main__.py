@@ -1,0 +1,142 @@
+"""Import, inspect, query and export benchmark tables: `python -m bench.tables --help`."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.tables.arrow import budgets, load, mapped, slots, write
+from bench.tables.catalog import default_cache
+from bench.tables.data import MEAN
+from bench.tables.flat import export
+from bench.tables.forms import import_table, space_of
+from bench.tables.table import Reference, Table, TableEntry
+
+FOUND, MISS, WRONG = 0, 1, 2
+
+
+class Command(NamedTuple):
+    """A subcommand: its help, its arguments, and what it does; returns the exit code."""
+
+    summary: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; a mistake is one sentence on stderr and exit code 2."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        return COMMANDS[chosen.command].run(chosen)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return WRONG
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.tables", description="Benchmark tables.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, command in COMMANDS.items():
+        command.arguments(commands.add_parser(name, help=command.summary, description=command.summary))
+    return parser
+
+
+def _import_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="nasbench201.parquet, nasbench101_slice.parquet, or named columns")
+    parser.add_argument("--space", help="s1, s2, s3, nb201, …; needed where the file does not say it")
+    parser.add_argument("--out", type=Path, help="default: tables/<space>.arrow in the user's cache folder")
+    parser.add_argument("--unit", choices=("fraction", "percent"), default="fraction", help="of named columns")
+
+
+def _import(chosen: argparse.Namespace) -> int:
+    name = chosen.space or space_of(chosen.file)
+    if name is None:
+        raise ValueError(f"{chosen.file} does not say which space it is of; name it with --space")
+    import bench.spaces  # imports torch, which the other commands do not need
+
+    space = bench.spaces.get(name)
+    data = import_table(chosen.file, name, space.multiplicities(), space.size(), chosen.unit)
+    out = chosen.out or default_cache() / "tables" / f"{name}.arrow"
+    write(out, data)
+    sys.stdout.write(f"{len(data.keys)} cells of {name} in {out}\n")
+    return FOUND
+
+
+def _info_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("table", type=Path)
+
+
+def _info(chosen: argparse.Namespace) -> int:
+    data = load(chosen.table)
+    sys.stdout.write(f"space    {data.space}\nsource   {data.source}\nsha256   {data.source_sha256 or 'unknown'}\n")
+    for note in data.provenance:
+        sys.stdout.write(f"note     {note}\n")
+    metadata = mapped(chosen.table)[1]
+    for dataset, stored in budgets(metadata).items():
+        for budget in stored:
+            _write_reference(Table.open(chosen.table, dataset, budget).reference())
+    for slot, runs in slots(metadata).items():
+        held = "means" if runs == (MEAN,) else f"runs {', '.join(runs)}"
+        sys.stdout.write(f"{slot.name}: {held}\n")
+    sys.stdout.write(f"content  {metadata['digest']}\n")
+    return FOUND
+
+
+def _write_reference(reference: Reference) -> None:
+    covered = "unknown" if reference.coverage is None else f"{reference.coverage:.2%}"
+    sys.stdout.write(
+        f"\n{reference.dataset}, {reference.budget} epochs: {reference.rows} cells, {covered} of the encodings\n"
+        f"  best val     {reference.optimum_val:.6f}  {', '.join(reference.optimum_val_keys)}\n"
+        f"  best test    {reference.optimum_test:.6f}  {', '.join(reference.optimum_test_keys)}\n"
+        f"  random cell  {reference.random_cell_val:.6f} val, {reference.random_cell_test:.6f} test\n"
+    )
+
+
+def _query_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("table", type=Path)
+    parser.add_argument("key")
+    parser.add_argument("--dataset", help="default: the only one of the table, else cifar10")
+    parser.add_argument("--budget", type=int, help="training epochs; default: the largest")
+
+
+def _query(chosen: argparse.Namespace) -> int:
+    stored = list(budgets(mapped(chosen.table)[1]))
+    dataset = chosen.dataset or (stored[0] if len(stored) == 1 else "cifar10")
+    table = Table.open(chosen.table, dataset, chosen.budget)
+    entry = table.query(chosen.key)
+    if entry is None:
+        sys.stdout.write(f"{chosen.table} has no cell {chosen.key!r} ({dataset}, {table.budget} epochs)\n")
+        return MISS
+    _write_entry(entry)
+    return FOUND
+
+
+def _write_entry(entry: TableEntry) -> None:
+    for name, mean, runs in (("val", entry.val_mean, entry.val), ("test", entry.test_mean, entry.test)):
+        sys.stdout.write(f"{name:<13} {mean:.6f}  stored: {' '.join(f'{run:.6f}' for run in runs)}\n")
+    for name in ("n_runs", "budget", "params", "flops", "train_time_s"):
+        value = getattr(entry, name)
+        sys.stdout.write(f"{name:<13} {'unknown' if value is None else value}\n")
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("table", type=Path)
+    parser.add_argument("out", type=Path, help=".parquet or .csv")
+
+
+def _export(chosen: argparse.Namespace) -> int:
+    export(chosen.table, chosen.out)
+    sys.stdout.write(f"{chosen.table} as named columns in {chosen.out}\n")
+    return FOUND
+
+
+COMMANDS = {
+    "import": Command("Read a benchmark file into a compact table.", _import_arguments, _import),
+    "info": Command("Say what a table holds, and check it against its digest.", _info_arguments, _info),
+    "query": Command("Look one cell up; exit code 1 if the table does not have it.", _query_arguments, _query),
+    "export": Command("Write a table as named columns, parquet or CSV.", _export_arguments, _export),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,231 @@
+"""Reading the forms benchmark tables come in, recognised by their columns, never by their name.
+
+- `nasbench201.parquet`: NAS-Bench-201 / NATS-tss (Dong and Yang 2020, https://arxiv.org/abs/2001.00326), percent;
+- `nasbench101_slice.parquet`: NAS-Bench-101 (Ying et al. 2019, https://arxiv.org/abs/1902.09635), fractions;
+- the flat layout, named columns as parquet or CSV: see `data` and `flat`.
+"""
+
+import csv
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float64
+from pyarrow import csv as arrow_csv
+from pyarrow import parquet
+
+from bench.tables import flat
+from bench.tables.data import MEAN, Measurement, Slot, TableData, check
+
+Unit = Literal["fraction", "percent"]
+
+SEEDS_201 = ("777", "888", "999")
+RUNS_101 = ("0", "1", "2")
+
+_STEMS_201 = {"cifar10": ("c10v_valid", "c10_test"), "cifar100": ("c100_valid", "c100_test")}
+_STEMS_201 |= {"imagenet16": ("in16_valid", "in16_test")}
+_OPERATIONS_101 = ("conv3x3", "conv1x1", "maxpool3x3")
+_PAIRS_101 = tuple((source, target) for target in range(1, 7) for source in range(target))
+
+
+class Form(NamedTuple):
+    """A layout: the columns it is recognised by, how it is read, and the space it is of (None: it does not say)."""
+
+    columns: frozenset[str]
+    read: Callable[[pa.Table, Unit], TableData]
+    space: str | None
+
+
+def import_table(
+    path: Path,
+    space_name: str,
+    multiplicities: Mapping[str, int],
+    total_encodings: int | None,
+    unit: Unit = "fraction",
+) -> TableData:
+    """Read a file as the table of a space.
+
+    Args:
+        path: a file in one of the forms.
+        space_name: the space the table is to be of; a file that says another is refused.
+        multiplicities: every key of the space to its number of raw encodings; other rows are left out. Empty: all rows
+            are kept, multiplicity 1. A file with a column `multiplicity` keeps its own, and all its rows.
+        total_encodings: raw encodings of the space, None where unknown.
+        unit: of the accuracies in the flat layout; the other layouts have theirs.
+    """
+    table = read_columns(path)
+    data = form_of(table, path).read(table, unit)
+    if data.space not in {"", space_name}:
+        raise ValueError(f"{path.name} is a table of space {data.space!r}, not of {space_name!r}")
+    data = _of_space(data, multiplicities, "multiplicity" in table.column_names, f"{path.name} belong to {space_name}")
+    data = replace(
+        data,
+        space=space_name,
+        total_encodings=data.total_encodings if total_encodings is None else total_encodings,
+        source=data.source or path.name,
+        source_sha256=data.source_sha256 or sha256(path),
+    )
+    check(data)
+    return data
+
+
+def space_of(path: Path) -> str | None:
+    """Return the space a file says it is of, None where it does not say."""
+    table = read_columns(path)
+    form = form_of(table, path)
+    return form.space or flat.loose_fields(table).get("space")
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_columns(path: Path) -> pa.Table:
+    """Read a parquet or CSV file, told apart by content."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file at {path}")
+    with path.open("rb") as file:
+        magic = file.read(6)
+    if magic == b"ARROW1":
+        raise ValueError(f"{path} is an Arrow file already; export it first to import it elsewhere")
+    try:
+        return parquet.read_table(path) if magic[:4] == b"PAR1" else _read_csv(path)
+    except (pa.ArrowException, UnicodeDecodeError, OSError, StopIteration, csv.Error) as error:
+        raise ValueError(f"{path} is neither parquet nor CSV that can be read: {error}") from error
+
+
+def _read_csv(path: Path) -> pa.Table:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = next(csv.reader(file))
+    types = {name: flat.type_of(name) for name in header if flat.type_of(name) is not None}
+    return arrow_csv.read_csv(
+        path,
+        parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+        convert_options=arrow_csv.ConvertOptions(column_types=types),
+    )
+
+
+def form_of(table: pa.Table, path: Path) -> Form:
+    """Return the form a file has, by its columns."""
+    form = next((form for form in _forms() if form.columns <= set(table.column_names)), None)
+    if form is None:
+        raise ValueError(
+            f"{path} has no known form: expected the columns of nasbench201.parquet, of nasbench101_slice.parquet, or "
+            f"'key' and '<dataset>/<split>/<budget>/<run>'; its first columns are {table.column_names[:6]}"
+        )
+    return form
+
+
+def _forms() -> tuple[Form, ...]:
+    return (
+        Form(frozenset({"arch_str", "n_runs", "c10v_valid_s777", "c10_test_s777"}), _read_201, "nb201"),
+        Form(frozenset({"hash", "adj_bits", "ops", "val_0", "test_0"}), _read_101, None),
+        Form(frozenset({"key"}), flat.from_columns, None),
+    )
+
+
+def _of_space(data: TableData, multiplicities: Mapping[str, int], own: bool, belonging: str) -> TableData:
+    """Return the rows of the space; rows keep their `own` multiplicities where the file has them."""
+    if not multiplicities:
+        return data
+    rows = [row for row, key in enumerate(data.keys) if key in multiplicities]
+    if not rows:
+        raise ValueError(f"none of the {len(data.keys)} cells of {belonging}")
+    if own:
+        return data
+    counts = np.array([multiplicities[data.keys[row]] for row in rows], dtype=np.int64)
+    return replace(_take(data, rows), multiplicities=counts)
+
+
+def _take(data: TableData, rows: Sequence[int]) -> TableData:
+    measurements = {
+        slot: Measurement(old.values[rows], old.runs, None if old.n_runs is None else old.n_runs[rows])
+        for slot, old in data.measurements.items()
+    }
+    return replace(
+        data,
+        keys=tuple(data.keys[row] for row in rows),
+        cells=tuple(data.cells[row] for row in rows),
+        multiplicities=data.multiplicities[rows],
+        measurements=measurements,
+        scalars={name: values[rows] for name, values in data.scalars.items()},
+    )
+
+
+def _read_201(table: pa.Table, _unit: Unit) -> TableData:
+    keys = tuple(table["arch_str"].to_pylist())
+    measurements: dict[Slot, Measurement] = {}
+    scalars = {"cifar10/params": np.round(flat.numbers(table, "c10_params_M") * 1e6)}
+    for dataset, (val, test) in _STEMS_201.items():
+        measurements[Slot(dataset, "val", 200)] = _measured_201(table, val)
+        measurements[Slot(dataset, "test", 200)] = _measured_201(table, test)
+        measurements[Slot(dataset, "val", 12)] = Measurement(_fractions(table, (f"{val}_ep12",)), ("0",))
+        measurements[Slot(dataset, "test", 12)] = Measurement(_fractions(table, (f"{test}_ep12",)), ("0",))
+        scalars[f"{dataset}/flops"] = flat.numbers(table, f"{test.removesuffix('_test')}_flops_M") * 1e6
+        scalars[f"{dataset}/train_time_s/200"] = flat.numbers(table, f"{val.removesuffix('_valid')}_train_time_s")
+    return TableData(
+        space="nb201",
+        keys=keys,
+        cells=("",) * len(keys),
+        multiplicities=np.ones(len(keys), dtype=np.int64),
+        measurements=measurements,
+        scalars=scalars,
+        source="NAS-Bench-201",
+        provenance=_notes_201(table),
+    )
+
+
+def _measured_201(table: pa.Table, stem: str) -> Measurement:
+    """Return the single runs where the file has them, else their mean."""
+    names = tuple(f"{stem}_s{seed}" for seed in SEEDS_201)
+    if set(names) <= set(table.column_names):
+        # A run is a multiple of 1/25,000 or 1/10,000 that the file rounded to float32; six digits are exact again.
+        return Measurement(np.round(_fractions(table, names), 6), SEEDS_201)
+    return Measurement(_fractions(table, (stem,)), (MEAN,), flat.numbers(table, "n_runs").astype(np.int64))
+
+
+def _fractions(table: pa.Table, names: tuple[str, ...]) -> Float64[np.ndarray, "rows runs"]:
+    return np.stack([flat.numbers(table, name) for name in names], axis=1) / 100
+
+
+def _notes_201(table: pa.Table) -> tuple[str, ...]:
+    derived_runs = int((flat.numbers(table, "c10_test_derived_run") < 255).sum())
+    derived_means = int(flat.numbers(table, "valid_derived_c100_in16").sum())
+    return (
+        "cifar10 val: trained on 25,000 images, evaluated on the other 25,000; test: trained on all 50,000",
+        f"{derived_runs} cifar10 test runs were derived from the mean and the other runs",
+        f"{derived_means} cifar100 and imagenet16 val means were derived as 2 valtest - test",
+        "cifar100 and imagenet16: means of n_runs runs, the single runs of the halves are not in the file",
+        "12 epochs: one value a cell; the file does not say over how many runs",
+    )
+
+
+def _read_101(table: pa.Table, _unit: Unit) -> TableData:
+    keys = tuple(table["hash"].to_pylist())
+    bits, digits = table["adj_bits"].to_pylist(), table["ops"].to_pylist()
+    measurements = {}
+    for split in ("val", "test"):
+        runs = np.stack([flat.numbers(table, f"{split}_{run}") for run in RUNS_101], axis=1)
+        measurements[Slot("cifar10", split, 108)] = Measurement(runs, RUNS_101)
+    return TableData(
+        space="",
+        keys=keys,
+        cells=tuple(_cell_101(*pair) for pair in zip(bits, digits, strict=True)),
+        multiplicities=np.ones(len(keys), dtype=np.int64),
+        measurements=measurements,
+        scalars={"params": flat.numbers(table, "params")},
+        source="NAS-Bench-101, a part",
+        provenance=("not every cell of the space is in the file: misses are normal",),
+    )
+
+
+def _cell_101(bits: int, digits: str) -> str:
+    """Return a cell in words: operations of vertices 1 to 5, then edges; vertex 0 is the input, 6 the output."""
+    operations = ",".join(_OPERATIONS_101[int(digit)] for digit in digits)
+    edges = " ".join(f"{pair[0]}-{pair[1]}" for bit, pair in enumerate(_PAIRS_101) if bits >> bit & 1)
+    return f"{operations}; {edges}"

@@ -1,0 +1,173 @@
+"""Queries on a compact benchmark table: one dataset at one budget of a mapped file.
+
+A query that finds nothing is a miss, `None`: never a guess. `arrow` says what the file is and why.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from bench.tables.arrow import budgets, column, key_digest, mapped
+from bench.tables.data import N_RUNS, Slot
+
+
+@dataclass(frozen=True)
+class TableEntry:
+    """What the table says about one cell; accuracies are fractions, means are over all stored runs.
+
+    Attributes:
+        val: the stored runs; the mean alone where the table does not have the single runs.
+        n_runs: runs behind `test_mean`.
+        budget: training epochs.
+        params: weights, None where unknown.
+        train_time_s: seconds of the whole training, None where unknown.
+    """
+
+    key: str
+    val_mean: float
+    test_mean: float
+    val: tuple[float, ...]
+    test: tuple[float, ...]
+    n_runs: int
+    budget: int
+    params: int | None
+    flops: float | None
+    train_time_s: float | None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What regret is measured against, over the stored rows of one dataset and budget; accuracies are fractions.
+
+    Attributes:
+        optimum_val: best mean validation accuracy; `optimum_test` separately, of cells of its own.
+        optimum_val_keys: every cell that reaches it, in the order of the keys.
+        random_cell_val: mean over raw encodings, i.e. over rows weighted by multiplicity.
+        coverage: share of the raw encodings of the space that are stored, None where their number is unknown.
+        digest: sha256 of the content.
+    """
+
+    rows: int
+    optimum_val: float
+    optimum_test: float
+    optimum_val_keys: tuple[str, ...]
+    optimum_test_keys: tuple[str, ...]
+    random_cell_val: float
+    random_cell_test: float
+    coverage: float | None
+    digest: str
+    budget: int
+    dataset: str
+    space: str
+    source: str
+
+
+class Table:
+    """One dataset at one budget of a mapped file; holds views, no copies."""
+
+    def __init__(self, batch: pa.RecordBatch, metadata: dict[str, Any], dataset: str, budget: int) -> None:
+        self.space: str = metadata["space"]
+        self.dataset = dataset
+        self.budget = budget
+        self._metadata = metadata
+        self._digests = column(batch, "digest")
+        self._keys = batch.column("key")
+        self._multiplicities = column(batch, "multiplicity")
+        self._val = column(batch, Slot(dataset, "val", budget).name)
+        self._test = column(batch, Slot(dataset, "test", budget).name)
+        self._n_runs = _optional(batch, f"{Slot(dataset, 'test', budget).name}/{N_RUNS}")
+        self._params = _optional(batch, f"{dataset}/params", "params")
+        self._flops = _optional(batch, f"{dataset}/flops", "flops")
+        self._train_time_s = _optional(batch, f"{dataset}/train_time_s/{budget}")
+
+    @classmethod
+    def open(cls, path: Path, dataset: str, budget: int | None = None) -> "Table":
+        """Map a file; `budget` None is the largest stored for the dataset."""
+        batch, metadata = mapped(path)
+        stored = budgets(metadata)
+        if dataset not in stored:
+            raise ValueError(f"{path} has no dataset {dataset!r}; it has {', '.join(sorted(stored))}")
+        if budget is not None and budget not in stored[dataset]:
+            raise ValueError(f"{path} has no budget {budget} for {dataset}; it has {stored[dataset]}")
+        return cls(batch, metadata, dataset, max(stored[dataset]) if budget is None else budget)
+
+    def query(self, key: str) -> TableEntry | None:
+        """Return the entry of a key, None when the table does not have it."""
+        row = self._row(key)
+        if row is None or not (test := _finite(self._test[row].tolist())):
+            return None
+        val = _finite(self._val[row].tolist())
+        params = _at(self._params, row)
+        return TableEntry(
+            key=key,
+            val_mean=_mean(val),
+            test_mean=_mean(test),
+            val=val,
+            test=test,
+            n_runs=len(test) if self._n_runs is None else int(self._n_runs[row]),
+            budget=self.budget,
+            params=None if params is None else round(params),
+            flops=_at(self._flops, row),
+            train_time_s=_at(self._train_time_s, row),
+        )
+
+    def reference(self) -> Reference:
+        """Return optima, the mean random cell, and what the table covers."""
+        rows = np.flatnonzero(~np.isnan(self._test).all(axis=1))
+        val, test = ([_mean(_finite(runs)) for runs in values[rows].tolist()] for values in (self._val, self._test))
+        weights = np.asarray(self._multiplicities[rows], dtype=np.float64)
+        total = self._metadata["total_encodings"]
+        return Reference(
+            rows=len(rows),
+            optimum_val=max(val),
+            optimum_test=max(test),
+            optimum_val_keys=self._best(rows, val),
+            optimum_test_keys=self._best(rows, test),
+            random_cell_val=float(np.average(val, weights=weights)),
+            random_cell_test=float(np.average(test, weights=weights)),
+            coverage=float(weights.sum()) / total if total else None,
+            digest=self._metadata["digest"],
+            budget=self.budget,
+            dataset=self.dataset,
+            space=self.space,
+            source=self._metadata["source"],
+        )
+
+    def _best(self, rows: np.ndarray, means: list[float]) -> tuple[str, ...]:
+        best = max(means)
+        return tuple(
+            sorted(self._keys[int(row)].as_py() for row, mean in zip(rows, means, strict=True) if mean == best)
+        )
+
+    def _row(self, key: str) -> int | None:
+        digest = key_digest(key)
+        for row in range(int(self._digests.searchsorted(digest)), len(self._digests)):
+            if self._digests[row] != digest:
+                return None
+            if self._keys[row].as_py() == key:
+                return row
+        return None
+
+
+def _optional(batch: pa.RecordBatch, *names: str) -> np.ndarray | None:
+    """Return the first of the columns that the file has."""
+    return next((column(batch, name) for name in names if name in batch.schema.names), None)
+
+
+def _finite(runs: Iterable[float]) -> tuple[float, ...]:
+    return tuple(value for value in runs if not math.isnan(value))
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Return the mean, rounded once: it does not depend on the order of runs, and regret at an optimum is exactly 0."""
+    return math.fsum(values) / len(values)
+
+
+def _at(values: np.ndarray | None, row: int) -> float | None:
+    value = math.nan if values is None else float(values[row])
+    return None if math.isnan(value) else value

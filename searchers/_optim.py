@@ -1,0 +1,193 @@
+"""SGD and Adam over the replicas axis.
+
+Everything that torch's optimisers do for a parameter is done here for a replica of a parameter: learning rate, weight
+decay, step count and clipping. What a replica did not use does not move for it: neither weight decay nor momentum.
+Parameters are laid side by side as one "replicas size" matrix, so that a step is a handful of large operations.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from searchers.base import Choices, Supernet
+
+Gradients = Mapping[str, Tensor | None]
+Rate = float | Float[Tensor, " replicas"]
+Touched = Bool[Tensor, "replicas size"] | None
+
+
+@dataclass(frozen=True)
+class WeightSettings:
+    """SGD of the weights; defaults of Liu et al. (2019), DARTS, section 3.1 and its code.
+
+    Attributes:
+        clip: bound on the global gradient norm of a replica; None does not clip.
+    """
+
+    lr: float = 0.025
+    lr_min: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    clip: float | None = 5.0
+    nesterov: bool = False
+
+
+@dataclass(frozen=True)
+class ArchSettings:
+    """Adam of the architecture; defaults of Liu et al. (2019), DARTS, section 3.1 and its code."""
+
+    lr: float = 3e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    weight_decay: float = 1e-3
+    eps: float = 1e-8
+
+
+def cosine(settings: WeightSettings, epoch: int, epochs: int) -> float:
+    """Return the learning rate of an epoch: lr_min + ½(lr − lr_min)(1 + cos(πe/E))."""
+    return settings.lr_min + 0.5 * (settings.lr - settings.lr_min) * (1 + math.cos(math.pi * epoch / epochs))
+
+
+class Layout:
+    """Parameters side by side: a fixed order of names, shapes and column ranges."""
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        self.shapes = {name: value.shape for name, value in parameters.items()}
+        self.sizes = [value[0].numel() for value in parameters.values()]
+        self.like = next(iter(parameters.values())).detach()
+        self.replicas = len(self.like)
+
+    def flatten(self, values: Gradients) -> Float[Tensor, "replicas size"]:
+        """Return the values side by side; an absent one is zero."""
+        parts = []
+        for (name, shape), size in zip(self.shapes.items(), self.sizes, strict=True):
+            value = values.get(name)
+            parts.append(self.like.new_zeros(shape[0], size) if value is None else value.reshape(shape[0], size))
+        return torch.cat(parts, 1)
+
+    def split(self, flat: Float[Tensor, "replicas size"]) -> dict[str, Tensor]:
+        """Undo `flatten`."""
+        parts = flat.split(self.sizes, 1)
+        return {name: part.reshape(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+
+    def spread(self, touched: Bool[np.ndarray, "replicas names"]) -> Touched:
+        """Return which entries move, None when all do."""
+        if touched.all():
+            return None
+        sizes = torch.as_tensor(self.sizes, device=self.like.device)
+        return torch.as_tensor(touched, device=self.like.device).repeat_interleave(sizes, 1)
+
+    def store(self, parameters: Mapping[str, Tensor], flat: Float[Tensor, "replicas size"]) -> None:
+        with torch.no_grad():
+            torch._foreach_copy_(list(parameters.values()), list(self.split(flat).values()))
+
+
+def touched(network: Supernet, choices: Choices, names: list[str]) -> Bool[np.ndarray, "replicas names"]:
+    """Return which parameters each replica used under these choices."""
+    used = np.ones((network.replicas, len(names)), bool)
+    if choices.active is None:
+        return used
+    live = network.live(choices.active)
+    for column, name in enumerate(names):
+        address = network.address(name)
+        if address is not None:
+            group = live[address.group]
+            rows = group[address.cell if len(group) > 1 else 0, :, address.decision]
+            used[:, column] = rows.any(-1) if address.option is None else rows[:, address.option]
+    return used
+
+
+def clip(gradient: Float[Tensor, "replicas size"], bound: float | None) -> Float[Tensor, "replicas size"]:
+    """Scale each replica's gradient to a norm of at most `bound`, as torch's clip_grad_norm_ does."""
+    if bound is None:
+        return gradient
+    norm = gradient.norm(dim=1, keepdim=True)
+    return gradient * (bound / (norm + 1e-6)).clamp(max=1.0)
+
+
+def restore(mine: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    """Copy saved values into tensors that stay where they are.
+
+    Raises:
+        ValueError: the names differ.
+    """
+    if set(mine) != set(saved):
+        raise ValueError(f"expected saved tensors {sorted(mine)[:3]}…, got {sorted(saved)[:3]}…")
+    with torch.no_grad():
+        for name, value in mine.items():
+            value.copy_(saved[name])
+
+
+class SGD:
+    """Stochastic gradient descent with momentum; torch.optim.SGD for each replica."""
+
+    def __init__(self, parameters: Mapping[str, Tensor], settings: WeightSettings) -> None:
+        self.parameters, self.settings, self.layout = parameters, settings, Layout(parameters)
+        self.momentum = torch.zeros_like(self.layout.flatten(parameters).detach())
+
+    def step(self, gradients: Gradients, lr: Rate, used: Bool[np.ndarray, "replicas names"] | None = None) -> None:
+        """Update the parameters; `used` says which of them move for which replica (None: all)."""
+        flat = self.layout.flatten(self.parameters).detach()
+        gradient = clip(self.layout.flatten(gradients), self.settings.clip)
+        direction = gradient + self.settings.weight_decay * flat
+        momentum = self.settings.momentum * self.momentum + direction
+        update = direction + self.settings.momentum * momentum if self.settings.nesterov else momentum
+        moved = flat - _column(lr) * update
+        mask = None if used is None else self.layout.spread(used)
+        if mask is not None:
+            momentum, moved = torch.where(mask, momentum, self.momentum), torch.where(mask, moved, flat)
+        self.momentum = momentum
+        self.layout.store(self.parameters, moved)
+
+    def lookahead(self, gradients: Gradients, lr: Rate) -> dict[str, Tensor]:
+        """Return the weights after one step without clipping and Nesterov: w − ξ(μ·m + ∇L + λ·w)."""
+        flat = self.layout.flatten(self.parameters).detach()
+        direction = self.layout.flatten(gradients) + self.settings.weight_decay * flat
+        return self.layout.split(flat - _column(lr) * (self.settings.momentum * self.momentum + direction))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"momentum": self.momentum}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.momentum = state["momentum"].to(self.momentum)
+
+
+class Adam:
+    """Adam with L2 weight decay; torch.optim.Adam for each replica, with a step count for each entry."""
+
+    def __init__(self, parameters: Mapping[str, Tensor], settings: ArchSettings) -> None:
+        self.parameters, self.settings, self.layout = parameters, settings, Layout(parameters)
+        self.mean = torch.zeros_like(self.layout.flatten(parameters).detach())
+        self.square, self.count = torch.zeros_like(self.mean), torch.zeros_like(self.mean)
+
+    def step(self, gradients: Gradients, lr: Rate, moves: Touched = None) -> None:
+        """Update the parameters; entries outside `moves` stay as they are (None: all move)."""
+        flat = self.layout.flatten(self.parameters).detach()
+        gradient = self.layout.flatten(gradients) + self.settings.weight_decay * flat
+        first, second = self.settings.betas
+        mean = first * self.mean + (1 - first) * gradient
+        square = second * self.square + (1 - second) * gradient.square()
+        count = self.count + 1
+        spread = (square / (1 - second**count)).sqrt() + self.settings.eps
+        moved = flat - _column(lr) * (mean / (1 - first**count)) / spread
+        new = (mean, square, count, moved)
+        if moves is not None:
+            old = (self.mean, self.square, self.count, flat)
+            new = tuple(torch.where(moves, after, before) for after, before in zip(new, old, strict=True))
+        self.mean, self.square, self.count, moved = new
+        self.layout.store(self.parameters, moved)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"mean": self.mean, "square": self.square, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.mean, self.square, self.count = (state[name].to(self.mean) for name in ("mean", "square", "count"))
+
+
+def _column(rate: Rate) -> float | Float[Tensor, "replicas 1"]:
+    return rate[:, None] if isinstance(rate, Tensor) else rate

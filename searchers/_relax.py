@@ -1,0 +1,44 @@
+"""From logits to mixing weights, and the losses of both levels."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from searchers.base import Batch, Choices, ForwardInputs, Group, Logits, Supernet
+
+
+def softmax(logits: Logits) -> Choices:
+    """Mix with the row-wise softmax, shared by all cells (Liu et al. 2019, DARTS, eq. 2)."""
+    return Choices({name: values.softmax(-1)[None] for name, values in logits.items()})
+
+
+def normal_logits(
+    groups: Sequence[Group], streams: Sequence[torch.Generator], like: Float[Tensor, "..."], scale: float = 1e-3
+) -> Logits:
+    """Return logits drawn from N(0, scale²), one stream a replica, in the type and place of `like`."""
+    drawn = [[torch.randn(group.shape, generator=stream) for group in groups] for stream in streams]
+    stacked = [torch.stack(values) * scale for values in zip(*drawn, strict=True)]
+    return {g.name: v.to(like.device, like.dtype) for g, v in zip(groups, stacked, strict=True)}
+
+
+def cross_entropy(predictions: Float[Tensor, "replicas n classes"], batch: Batch) -> Float[Tensor, " replicas"]:
+    """Return the mean cross-entropy of each replica in nats."""
+    flat = F.cross_entropy(predictions.flatten(0, 1), batch.labels.flatten(), reduction="none")
+    return flat.unflatten(0, batch.labels.shape).mean(1)
+
+
+def loss(
+    network: Supernet,
+    batch: Batch,
+    choices: Choices,
+    weights: Mapping[str, Tensor] | None = None,
+    inputs: ForwardInputs = ForwardInputs(),
+) -> Float[Tensor, " replicas"]:
+    """Return the loss of each replica, with other weights than the network's own if given."""
+    if weights is None:
+        return cross_entropy(network(batch.images, choices, inputs), batch)
+    assert isinstance(network, torch.nn.Module)
+    return cross_entropy(torch.func.functional_call(network, dict(weights), (batch.images, choices, inputs)), batch)

@@ -1,0 +1,13 @@
+"""Every method by name; adding a searcher is one file and one line here."""
+
+from searchers import darts, darts_2nd, random_ws
+from searchers.base import Method
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        darts.METHOD,
+        darts_2nd.METHOD,
+        random_ws.METHOD,
+    )
+}

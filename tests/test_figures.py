@@ -1,0 +1,180 @@
+"""The figures command: what it writes, what stands below the panels, and how it refuses."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pypdf
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from test_analysis_study import record, spec, write_run, write_study
+
+from analysis import figures, style
+from analysis.load import runs, tidy
+from analysis.selection import select
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    write_study(tmp_path / "results")
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def frame(results: Path) -> pd.DataFrame:
+    return select(tidy(runs(results)))
+
+
+def caption(figure: Figure) -> str:
+    return " ".join(figure.texts[0].get_text().split())
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "analysis.figures", *arguments]
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_every_caption_carries_the_protocol(frame: pd.DataFrame, name: str) -> None:
+    text = caption(figures.draw(name, frame))
+    for part in (
+        "n = 3 seeds a method (darts on nb201: 2, darts on s1: 4), 3 epochs, dataset digits, benchmark embedded",
+        "table budget 108, split halves, batch size 64, batch norm: batch statistics.",
+        "Not finished: darts on s1: 1.",
+        "With fewer than 3 seeds neither a mean nor an interval is drawn.",
+    ):
+        assert part in text
+
+
+def test_the_caption_says_what_lambda_is_and_who_has_none(frame: pd.DataFrame) -> None:
+    figure = figures.draw("eigenvalues", frame)
+    text = caption(figure)
+    assert "dominant eigenvalue, signed, of the Hessian of the validation cross-entropy" in text
+    assert "on a fixed un-augmented probe of 256 images with respect to the architecture logits." in text
+    assert "Without λ: random_ws (no architecture logits)." in text
+    assert legend(figure) == ["darts", "gdas"]
+
+
+def test_misses_are_counted_and_marked(frame: pd.DataFrame) -> None:
+    figure = figures.draw("regret", frame)
+    assert legend(figure) == ["darts", "random_ws", "gdas (1 miss)", "random cell", "best cell of the table"]
+    assert "Crosses: the cell of at least one seed is not in the table." in caption(figure)
+    crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
+    assert [list(line.get_xdata()) for line in crosses] == [[2]]
+
+
+def test_without_misses_nothing_speaks_of_them(frame: pd.DataFrame) -> None:
+    assert "Crosses" not in caption(figures.draw("regret", frame[frame["method"] == "darts"]))
+
+
+def test_a_method_that_selects_at_the_end_is_a_point_behind_the_last_epoch(frame: pd.DataFrame) -> None:
+    figure = figures.draw("regret", frame)
+    points = [
+        line for line in figure.axes[2].lines if line.get_marker() == style.styles(["random_ws"])["random_ws"].marker
+    ]
+    ((x, y),) = [(line.get_xdata()[0], line.get_ydata()[0]) for line in points]
+    assert x > 3
+    assert y == pytest.approx(0.24)
+
+
+def test_reference_lines_come_from_the_table(frame: pd.DataFrame) -> None:
+    figure = figures.draw("regret", frame)
+    grey = [[line.get_ydata()[0] for line in ax.lines if line.get_color() == style.GREY] for ax in figure.axes[::2]]
+    np.testing.assert_allclose(grey[0], [0.3])
+    np.testing.assert_allclose(grey[1], [0.1, 0.4])
+
+
+def test_few_seeds_have_no_mean_and_no_band(frame: pd.DataFrame) -> None:
+    s1, nb201 = figures.draw("eigenvalues", frame[frame["method"] == "darts"]).axes
+    widths = [[line.get_linewidth() for line in ax.lines if np.isfinite(line.get_ydata()).all()] for ax in (s1, nb201)]
+    assert style.MEAN_PT in widths[0]
+    assert style.MEAN_PT not in widths[1]
+    bands = [ax.collections[0].get_paths() for ax in (s1, nb201)]
+    assert [len(paths) for paths in bands] == [1, 0]
+
+
+def test_distances_name_who_is_not_drawn(frame: pd.DataFrame) -> None:
+    figure = figures.draw("alpha_distance", frame)
+    assert "Not drawn: random_ws (no architecture logits)." in caption(figure)
+    starts = [line.get_xydata()[0] for line in figure.axes[0].lines if line.get_linewidth() == style.MEAN_PT]
+    np.testing.assert_allclose(starts, [[2 * np.sqrt(5), 2.0]] * 2)
+
+
+def test_spaces_that_differ_are_told_apart_in_the_caption(tmp_path: Path) -> None:
+    write_run(tmp_path, spec("s1", "darts", 0, batch_size=96), [record(0), record(1)])
+    write_run(tmp_path, spec("nb201", "darts", 0), [record(0, curvature=None), record(1, curvature=None)])
+    figure = figures.draw("eigenvalues", select(tidy(runs(tmp_path))))
+    assert "n = 1 seed a method" in caption(figure)
+    assert "batch size (s1: 96, nb201: 64)" in caption(figure)
+    assert [text.get_text() for text in figure.axes[1].texts] == ["no values"]
+
+
+def test_nothing_overlaps_below_the_panels(frame: pd.DataFrame) -> None:
+    figure = figures.draw("regret", frame)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    panels = min(ax.get_tightbbox(renderer).y0 for ax in figure.axes)
+    keys, words = figure.legends[0].get_window_extent(renderer), figure.texts[0].get_window_extent(renderer)
+    assert 0 <= words.y0 < words.y1 < keys.y0 < keys.y1 < panels
+    assert words.x1 < figure.bbox.width
+    assert 0 <= keys.x0 < keys.x1 < figure.bbox.width
+
+
+def test_styles_are_fixed_by_name_and_never_shared() -> None:
+    assert style.styles(["gdas", "darts"])["gdas"] == style.styles(["gdas"])["gdas"]
+    labels = [*style.METHODS, "new", "darts[lr=0.1]", "darts[lr=0.2]"]
+    assert len(set(style.styles(labels).values())) == len(labels)
+    assert list(style.styles(["zebra", "gdas", "ape", "darts"])) == ["darts", "gdas", "ape", "zebra"]
+
+
+def test_two_processes_write_the_same_bytes_and_the_caption_is_text(results: Path, tmp_path: Path) -> None:
+    written = []
+    for hash_seed in ("1", "2"):
+        out = tmp_path / hash_seed
+        arguments = command("--results", str(results), "--out", str(out))
+        done = subprocess.run(
+            arguments, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": hash_seed, "TZ": "UTC"}
+        )
+        assert done.stdout.split() == [
+            str(out / f"{name}.{kind}") for name in figures.FIGURES for kind in ("png", "pdf")
+        ]
+        written.append({path.name: path.read_bytes() for path in sorted(out.iterdir())})
+    assert written[0] == written[1]
+    text = " ".join(pypdf.PdfReader(tmp_path / "1" / "eigenvalues.pdf").pages[0].extract_text().split())
+    assert "λ: dominant eigenvalue, signed, of the Hessian" in text
+    assert "Without λ: random_ws (no architecture logits)." in text
+
+
+def test_the_analysis_imports_no_torch() -> None:
+    code = "import sys, analysis.figures; sys.exit('torch' in sys.modules or 'matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--figure", "regrets"], "no figure 'regrets'; there are eigenvalues, regret, alpha_distance"),
+        (["--space", "s4"], "no runs of space 's4'; there are nb201, s1"),
+        (["--methods", "darts,nasp"], "no runs of method 'nasp'; there are darts, gdas, random_ws"),
+        (["--where", "batch_size"], "expected --where field=value, got 'batch_size'"),
+        (["--results", "nowhere"], "no runs with records under nowhere/runs; python -m bench.run makes some"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(
+    results: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    assert figures.main(["--results", str(results), *arguments]) == 2
+    assert capsys.readouterr().err == f"analysis.figures: {sentence}\n"
+
+
+def test_the_command_draws_what_is_asked_for(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = ["--figure", "regret", "--space", "s1", "--methods", "darts,gdas", "--where", "seed=0", "seed=2"]
+    assert figures.main(["--results", str(results), "--out", str(tmp_path / "out"), *chosen]) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / "out" / name) for name in ("regret.png", "regret.pdf")]
