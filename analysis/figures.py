@@ -80,6 +80,7 @@ def distance_caption(frame: pd.DataFrame) -> str:
         "epoch 1.",
         _caption.protocol(frame),
         _caption.lines(frame, "thick lines: mean of distance and loss by epoch"),
+        "" if frame["finished"].all() else "Only finished runs are drawn.",
         f"Not drawn: {missing}." if missing else "",
         f"Only in the upper row: {still}." if still else "",
     )

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-Folded = Float[Tensor, "n rc h w"]
+Folded = Float[Tensor, "n _rc _h _w"]
 Rows = Int[Tensor, " rows"] | None
 Term = Callable[[Rows], Folded]
 """Computes one option's output for the given replicas."""
@@ -57,13 +57,18 @@ def mix(
     for option, term in enumerate(terms):
         used = None if active is None else np.flatnonzero(active[:, option])
         if used is None or len(used) == len(weights):
-            output = scale(term(None), weights[:, option])
-            total = output if total is None else total + output
+            total = _add(total, term(None), weights[:, option])
         elif len(used):
             rows = torch.as_tensor(used, device=weights.device)
-            output = scale(term(rows), weights[rows, option])
-            total = _add_rows(total, output, rows, len(weights))
+            total = _add_rows(total, scale(term(rows), weights[rows, option]), rows, len(weights))
     return total
+
+
+def _add(total: Folded | None, output: Folded, weight: Float[Tensor, " replicas"]) -> Folded:
+    if total is None:
+        return scale(output, weight)
+    parts = (unfold(part, len(weight)) for part in (total, output))
+    return torch.addcmul(*parts, weight[:, None, None, None]).flatten(1, 2)
 
 
 def _add_rows(total: Folded | None, output: Folded, rows: Int[Tensor, " rows"], replicas: int) -> Folded:
@@ -74,13 +79,28 @@ def _add_rows(total: Folded | None, output: Folded, rows: Int[Tensor, " rows"], 
 
 
 def max_pool(x: Folded) -> Folded:
-    """3×3 maximum, stride 1."""
-    return F.max_pool2d(x, 3, stride=1, padding=1)
+    """3×3 maximum, stride 1: one axis after the other, ten times as fast as torch's kernel on a CPU.
+
+    Ties share their gradient evenly, where torch's kernel gives it to the first; both are subgradients.
+    """
+    padded = F.pad(x, (1, 1, 1, 1), value=-math.inf)
+    rows = padded[..., :-2, :].maximum(padded[..., 1:-1, :]).maximum(padded[..., 2:, :])
+    return rows[..., :-2].maximum(rows[..., 1:-1]).maximum(rows[..., 2:])
 
 
 def average_pool(x: Folded) -> Folded:
-    """3×3 average over the pixels inside the image, stride 1."""
-    return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+    """3×3 average over the pixels inside the image, stride 1: one axis after the other."""
+    padded = F.pad(x, (1, 1, 1, 1))
+    rows = padded[..., :-2, :] + padded[..., 1:-1, :] + padded[..., 2:, :]
+    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
+    height, width = (_window_sizes(side, x) for side in x.shape[-2:])
+    return total / (height[:, None] * width)
+
+
+def _window_sizes(side: int, like: Tensor) -> Float[Tensor, " side"]:
+    """Return how many of the three neighbours of each position lie inside."""
+    places = torch.arange(side, device=like.device)
+    return ((places + 1).clamp(max=side - 1) - (places - 1).clamp(min=0) + 1).to(like.dtype)
 
 
 def shuffle(x: Folded, replicas: int, groups: int) -> Folded:
@@ -102,14 +122,35 @@ class Conv(nn.Module):
         """Take `shape` (out channels, in channels, kernel side)."""
         super().__init__()
         out, into, side = shape
-        self.stride, self.padding = stride, side // 2
+        self.stride = stride
         self.weight = nn.Parameter(torch.empty(replicas, out, into, side, side))
         self.bias = nn.Parameter(torch.empty(replicas, out)) if bias else None
 
     def forward(self, x: Folded, rows: Rows = None) -> Folded:
         weight = self.weight if rows is None else self.weight[rows]
         bias = None if self.bias is None else (self.bias if rows is None else self.bias[rows]).flatten()
-        return F.conv2d(x, weight.flatten(0, 1), bias, self.stride, self.padding, groups=len(weight))
+        return convolve(x, weight, bias, self.stride)
+
+
+def convolve(
+    x: Folded,
+    weight: Float[Tensor, "rows out into side side"],
+    bias: Float[Tensor, " rows_out"] | None = None,
+    stride: int = 1,
+) -> Folded:
+    """Convolve every replica with its own kernels, padded to keep the size at stride 1."""
+    side = weight.shape[-1]
+    if side == 1 and stride == 1 and x.device.type == "cpu":
+        return _pointwise(x, weight.flatten(2), bias)
+    return F.conv2d(x, weight.flatten(0, 1), bias, stride, side // 2, groups=len(weight))
+
+
+def _pointwise(
+    x: Folded, weight: Float[Tensor, "rows out into"], bias: Float[Tensor, " rows_out"] | None
+) -> Folded:
+    """1×1 convolution as a batched product: twice as fast as a grouped convolution on a CPU."""
+    product = torch.matmul(weight, unfold(x, len(weight)).flatten(3)).flatten(1, 2)
+    return (product if bias is None else product + bias[:, None]).unflatten(2, x.shape[2:])
 
 
 class Norm(nn.Module):
@@ -138,6 +179,15 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Folded, rows: Rows = None) -> Folded:
         return self.norm(self.conv(x, rows), rows)
+
+
+def side_by_side(modules: Sequence[ConvNorm], x: Folded, replicas: int) -> list[Folded]:
+    """Return the outputs of affine convolutions of one input, computed as one convolution of all their channels."""
+    weights = torch.cat([module.conv.weight for module in modules], 1)
+    scales, shifts = (torch.cat([getattr(m.norm, name) for m in modules], 1).flatten() for name in ("weight", "bias"))
+    joined = F.relu(F.batch_norm(convolve(x, weights), None, None, scales, shifts, True, eps=EPS))
+    widths = [module.conv.weight.shape[1] for module in modules]
+    return [part.flatten(1, 2) for part in unfold(joined, replicas).split(widths, 2)]
 
 
 class Linear(nn.Module):
@@ -176,5 +226,5 @@ def initialise(network: nn.Module, streams: Sequence[torch.Generator]) -> None:
 def _fill(parameter: nn.Parameter, bound: float, streams: Sequence[torch.Generator]) -> None:
     for replica, stream in enumerate(streams):
         # Drawn in float32 whatever the parameter's type, so that every precision starts from the same weights.
-        values = torch.rand(parameter.shape[1:], generator=stream) * (2 * bound) - bound
+        values = torch.rand(parameter.shape[1:], generator=stream, dtype=torch.float32) * (2 * bound) - bound
         parameter[replica].copy_(values)

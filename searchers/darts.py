@@ -29,4 +29,4 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     return Bilevel(Recipe(), settings.weights, settings.arch, resources)
 
 
-METHOD = Method("darts", Settings, build, "Liu et al. (2019), DARTS, first order", passes_per_step=2)
+METHOD = Method("darts", Settings, build, "Liu et al. (2019), DARTS, first order", passes_per_step=2.0)

@@ -84,4 +84,4 @@ def _implicit(
     return {name: (plus - minus) / width for name, plus, minus in zip(searcher.logits(), *sides, strict=True)}
 
 
-METHOD = Method("darts_2nd", Settings, build, "Liu et al. (2019), DARTS, second order", passes_per_step=5)
+METHOD = Method("darts_2nd", Settings, build, "Liu et al. (2019), DARTS, second order", passes_per_step=5.0)

@@ -63,10 +63,11 @@ def write_study(results: Path) -> None:
 
 
 def test_a_row_holds_the_run_and_the_records_scalars(tmp_path: Path) -> None:
-    write_run(tmp_path, spec("s1", "darts", 7), [record(2, test=0.75)])
+    write_run(tmp_path, spec("s1", "darts", 7, settings={"lr": 0.1, "unrolled": False}), [record(2, test=0.75)])
     row = tidy(runs(tmp_path)).iloc[0]
     assert (row["space"], row["method"], row["seed"], row["signature"]) == ("s1", "darts", 7, "sig7")
     assert (row["epochs"], row["finished"], row["spec.batch_size"], row["settings.lr"]) == (3, True, "64", "0.1")
+    assert (row["settings.unrolled"], row["spec.split_rule"]) == ("false", "halves")
     assert (row["table_test_mean"], row["error_test"], row["lambda_dominant"]) == (0.75, 0.25, 0.5)
     assert row["table_val_mean"] == pytest.approx(0.76)
     assert (row["supernet_val_accuracy"], row["curvature_residual"], row["entropy_op"]) == (0.5, 1e-4, 0.5)

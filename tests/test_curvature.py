@@ -168,9 +168,10 @@ def test_exactly_opposite_ends_give_one_of_them() -> None:
     assert abs(found.value.item()) == pytest.approx(2.0, rel=1e-6)
 
 
-def test_lanczos_alone_finds_an_end_that_looks_smaller_at_first() -> None:
-    matrix = torch.diag(torch.tensor([3.0, -3.3, 0, 0, 0, 0, 0, 0], dtype=torch.float64))
-    start = torch.tensor([[1.0, 1e-4, 0, 0, 0, 0, 0, 0]], dtype=torch.float64)
+@pytest.mark.parametrize("rest", [0.0, 0.03])
+def test_lanczos_alone_finds_an_end_that_looks_smaller_at_first(rest: float) -> None:
+    matrix = torch.diag(torch.tensor([3.0, -3.3, 2, 1, 0.5, -0.5, -1, -2], dtype=torch.float64))
+    start = torch.tensor([[1.0, 1e-3, *[rest] * 6]], dtype=torch.float64)
     assert curvature.lanczos(operator(matrix), start, NO_BASIS, 1e-2).value.item() == pytest.approx(-3.3, rel=1e-4)
 
 
@@ -219,16 +220,17 @@ def test_loss_that_ignores_the_logits_is_degenerate_and_its_neighbour_is_not() -
     assert found.value[0].item() == pytest.approx(alone.value.item(), rel=1e-9)
 
 
-@pytest.mark.parametrize("slope", [None, 0.0, 1.0])
-def test_losses_without_a_graph_or_a_second_derivative_give_zeros(slope: float | None) -> None:
+@pytest.mark.parametrize("kind", ["no graph", "other graph", "zero slope", "linear"])
+def test_losses_without_a_path_to_the_logits_or_a_second_derivative_give_zeros(kind: str) -> None:
     def loss(logits: curvature.Logits) -> Tensor:
-        constant = torch.full((2,), 0.7, dtype=torch.float64)
-        return constant if slope is None else constant + slope * logits["op"].sum((1, 2))
+        constant = torch.full((2,), 0.7, dtype=torch.float64, requires_grad=kind == "other graph")
+        slope = {"zero slope": 0.0, "linear": 1.0}.get(kind)
+        return constant * 2 if slope is None else constant + slope * logits["op"].sum((1, 2))
 
     point = curvature.hessian_operator(loss, toy_logits())
     assert point.product(normal(1, 2, 16)).abs().max() == 0
     found = curvature.dominant(point.product, normal(1, 2, 16), torch.zeros(0, 16, dtype=torch.float64))
-    assert curvature.degenerate(point, found.value).tolist() == [slope != 1.0] * 2
+    assert curvature.degenerate(point, found.value).tolist() == [kind != "linear"] * 2
 
 
 def test_dense_reports_what_symmetrising_removed() -> None:
@@ -239,6 +241,8 @@ def test_dense_reports_what_symmetrising_removed() -> None:
     assert curvature.dense(operator(torch.zeros(2, 2, dtype=torch.float64)), 1, 2).asymmetry.item() == 0
 
 
-def test_a_start_without_a_usable_part_is_refused() -> None:
+def test_a_start_without_a_usable_part_is_refused_unless_nothing_is_left_to_find() -> None:
+    product, zero = operator(torch.eye(8, dtype=torch.float64)), torch.zeros(1, 8, dtype=torch.float64)
     with pytest.raises(ValueError, match="start vector"):
-        curvature.dominant(operator(torch.eye(8, dtype=torch.float64)), torch.zeros(1, 8).double(), NO_BASIS)
+        curvature.dominant(product, zero, NO_BASIS)
+    assert curvature.dominant(product, zero, torch.eye(8, dtype=torch.float64)).value.item() == 0

@@ -1,5 +1,6 @@
 """The figures command: what it writes, what stands below the panels, and how it refuses."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,11 @@ def legend(figure: Figure) -> list[str]:
 
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "analysis.figures", *arguments]
+
+
+def environment(out: Path) -> dict[str, str]:
+    """Return an environment with another hash seed and another time zone for every folder."""
+    return os.environ | {"PYTHONHASHSEED": out.name, "TZ": f"Etc/GMT+{out.name}"}
 
 
 @pytest.mark.parametrize("name", figures.FIGURES)
@@ -101,7 +107,7 @@ def test_few_seeds_have_no_mean_and_no_band(frame: pd.DataFrame) -> None:
 
 def test_distances_name_who_is_not_drawn(frame: pd.DataFrame) -> None:
     figure = figures.draw("alpha_distance", frame)
-    assert "Not drawn: random_ws (no architecture logits)." in caption(figure)
+    assert "Only finished runs are drawn. Not drawn: random_ws (no architecture logits)." in caption(figure)
     starts = [line.get_xydata()[0] for line in figure.axes[0].lines if line.get_linewidth() == style.MEAN_PT]
     np.testing.assert_allclose(starts, [[2 * np.sqrt(5), 2.0]] * 2)
 
@@ -135,17 +141,21 @@ def test_styles_are_fixed_by_name_and_never_shared() -> None:
 
 
 def test_two_processes_write_the_same_bytes_and_the_caption_is_text(results: Path, tmp_path: Path) -> None:
-    written = []
-    for hash_seed in ("1", "2"):
-        out = tmp_path / hash_seed
-        arguments = command("--results", str(results), "--out", str(out))
-        done = subprocess.run(
-            arguments, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": hash_seed, "TZ": "UTC"}
+    outs = [tmp_path / hash_seed for hash_seed in ("1", "2")]
+    processes = [
+        subprocess.Popen(
+            command("--results", str(results), "--out", str(out)),
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(out),
         )
-        assert done.stdout.split() == [
-            str(out / f"{name}.{kind}") for name in figures.FIGURES for kind in ("png", "pdf")
-        ]
-        written.append({path.name: path.read_bytes() for path in sorted(out.iterdir())})
+        for out in outs
+    ]
+    for process, out in zip(processes, outs, strict=True):
+        listed = [str(out / f"{name}.{kind}") for name in figures.FIGURES for kind in ("png", "pdf")]
+        assert process.communicate()[0].split() == listed
+        assert process.returncode == 0
+    written = [{path.name: path.read_bytes() for path in sorted(out.iterdir())} for out in outs]
     assert written[0] == written[1]
     text = " ".join(pypdf.PdfReader(tmp_path / "1" / "eigenvalues.pdf").pages[0].extract_text().split())
     assert "λ: dominant eigenvalue, signed, of the Hessian" in text

@@ -128,13 +128,8 @@ class _Unpickler(pickle.Unpickler):
             ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
             ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
             ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): _dtype,
+            ("numpy", "dtype"): np.dtype,
         }
         if (module, name) not in allowed:
             raise pickle.UnpicklingError(f"expected only numpy arrays in a CIFAR-10 batch, found {module}.{name}")
         return allowed[module, name]
-
-
-def _dtype(code: bytes | str, align: int, copy: int) -> np.dtype[Any]:
-    """Return a dtype; the official files pass the flags as integers, which numpy 2.4 deprecates."""
-    return np.dtype(code.decode("ascii") if isinstance(code, bytes) else code, bool(align), bool(copy))

@@ -20,7 +20,7 @@ def prune(matrix: Matrix, labels: Sequence[int]) -> tuple[list[list[int]], list[
     kept = sorted(forward & backward)
     if 0 not in kept or size - 1 not in kept:
         return None
-    return [[int(matrix[i][j]) for j in kept] for i in kept], [labels[i] for i in kept]
+    return [[int(matrix[i][j]) for j in kept] for i in kept], [int(labels[i]) for i in kept]
 
 
 def _reach(start: int, neighbours: Callable[[int], Iterable[int]]) -> set[int]:

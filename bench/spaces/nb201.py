@@ -70,12 +70,13 @@ def parse(text: str) -> Genotype:
     Raises:
         ValueError: the string is not of the form "|op~0|+|op~0|op~1|+|op~0|op~1|op~2|".
     """
+    nodes = [node.strip("|").split("|") for node in text.split("+")]
     found: dict[tuple[int, int], int] = {}
-    for target, node in enumerate(text.split("+"), start=1):
-        for term in node.strip("|").split("|"):
+    for target, node in enumerate(nodes, start=1):
+        for term in node:
             name, _, source = term.partition("~")
-            if name in OPERATIONS and source.isdigit():
+            if name in OPERATIONS and source.isdecimal():
                 found[int(source), target] = OPERATIONS.index(name)
-    if set(found) != set(EDGES):
+    if set(found) != set(EDGES) or sum(map(len, nodes)) != len(EDGES):
         raise ValueError(f"expected '|op~0|+|op~0|op~1|+|op~0|op~1|op~2|' with ops of {OPERATIONS}, got {text!r}")
     return Genotype((("op", tuple((found[edge],) for edge in EDGES)),))

@@ -10,6 +10,8 @@ from torch import Tensor
 from searchers.base import Active, Choices, ForwardInputs, Group
 
 Array = TypeVar("Array", Tensor, np.ndarray)
+Row = tuple[Float[Tensor, "replicas options"], Bool[np.ndarray, "replicas options"] | None]
+"""Weights and active options of one decision."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class CellChoices:
         active = self.choices.active
         return None if active is None else _of_cell(active[group], self.cell)
 
-    def row(self, group: str, decision: int) -> tuple[Tensor, np.ndarray | None]:
+    def row(self, group: str, decision: int) -> Row:
         """Return one decision's weights and active options, "replicas options" each."""
         active = self.active(group)
         return self.weights(group)[:, decision], None if active is None else active[:, decision]
@@ -50,4 +52,11 @@ def check(choices: Choices, groups: tuple[Group, ...], cells: int, replicas: int
         expected = (replicas, *group.shape)
         if shape[1:] != expected or shape[0] not in {1, cells}:
             raise ValueError(f"expected weights of shape (1 or {cells}, *{expected}) for {group.name!r}, got {shape}")
+        if choices.active is None:
+            continue
+        if group.name not in choices.active:
+            raise ValueError(f"expected active options for group {group.name!r}, got groups {sorted(choices.active)}")
+        if choices.active[group.name].shape != shape:
+            found = choices.active[group.name].shape
+            raise ValueError(f"expected active options of shape {shape} for {group.name!r}, got {found}")
 

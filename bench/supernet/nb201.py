@@ -97,7 +97,7 @@ class NB201Supernet(nn.Module):
 
     def __init__(self, groups: tuple[Group, ...], replicas: int, sizes: Sizes, options: SupernetOptions) -> None:
         super().__init__()
-        self.groups, self.replicas = groups, replicas
+        self.groups, self.replicas, self.parts = groups, replicas, options.partial_channels
         self.cells = 3 * sizes.cells_per_stage
         channels = sizes.channels
         self.stem = ops.ConvNorm(ops.Conv(replicas, (channels, sizes.image_channels, 3)))
@@ -132,6 +132,9 @@ class NB201Supernet(nn.Module):
     def live(self, active: Active) -> Active:
         live = active["op"].copy()
         live[..., NONE] = False
+        if self.parts > 1:
+            # The bypassed channels pass every edge, whatever its operation.
+            return {"op": live}
         for node in (1, 2):
             incoming = [e for e, (_, to) in enumerate(EDGES) if to == node]
             outgoing = [e for e, (source, _) in enumerate(EDGES) if source == node]

@@ -9,13 +9,14 @@ operations with row `op[j]`, and the output is out_0 · projection(x) + concat_j
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench import ops
-from bench.supernet.common import CellChoices, check
+from bench.supernet.common import CellChoices, Row, check
 from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
 
 OPERATIONS = ("maxpool3x3", "conv3x3-bn-relu", "conv1x1-bn-relu")
@@ -44,31 +45,33 @@ class Cell(nn.Module):
         self.conv1x1 = nn.ModuleList(_conv(replicas, width, width, 1) for _ in range(nodes))
 
     def forward(self, x: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
+        *projected, out = self._projections(x, replicas, choices)
         states: list[ops.Folded] = []
         for node in range(1, self.nodes + 1):
-            z = self._input(node, x, states, (replicas, choices))
-            states.append(self._operation(node, z, replicas, choices))
-        return self._output(x, states, replicas, choices)
+            terms = [projected[node - 1], *(_picked(state, replicas) for state in states)]
+            z = ops.mix(terms, *self._parents(node, replicas, choices, x))
+            states.append(self._operation(node, self._empty(x) if z is None else z, replicas, choices))
+        return self._output(out, states, replicas, choices)
 
-    def _input(
-        self, node: int, x: ops.Folded, states: list[ops.Folded], at: tuple[int, CellChoices]
-    ) -> ops.Folded:
-        replicas, choices = at
+    def _projections(self, x: ops.Folded, replicas: int, choices: CellChoices) -> list[ops.Term]:
+        """Return the projections of the cell's input for every node and the output; as one where all are computed."""
+        modules = [*self.project, self.project_out]
+        if choices.choices.active is None:
+            return [_picked(part, replicas) for part in ops.side_by_side(modules, x, replicas)]  # type: ignore[arg-type]
 
-        def projected(rows: ops.Rows) -> ops.Folded:
-            return F.relu(self.project[node - 1](ops.pick(x, replicas, rows), rows))
+        def term(module: nn.Module) -> ops.Term:
+            return lambda rows: F.relu(module(ops.pick(x, replicas, rows), rows))
 
-        terms = [projected, *(_picked(state, replicas) for state in states)]
+        return [term(module) for module in modules]
+
+    def _parents(self, node: int, replicas: int, choices: CellChoices, like: Tensor) -> Row:
+        """Return weights and active parents of a node; without a choice every parent counts 1, if the node is used."""
         group = f"in_{node}"
         if group in choices.choices.weights:
-            weights, active = choices.row(group, 0)
-        else:
-            # No choice of parents: every parent is summed, for the replicas that use the node at all.
-            weights = x.new_ones(replicas, len(terms))
-            active = choices.active("op")
-            active = None if active is None else active[:, node - 1].any(-1, keepdims=True).repeat(len(terms), -1)
-        z = ops.mix(terms, weights, active)
-        return self._empty(x) if z is None else z
+            return choices.row(group, 0)
+        active = choices.active("op")
+        used = None if active is None else active[:, node - 1].any(-1, keepdims=True).repeat(node, -1)
+        return like.new_ones(replicas, node), used
 
     def _operation(self, node: int, z: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
         part = ops.unfold(z, replicas)[:, :, : ops.unfold(z, replicas).shape[2] // self.parts].flatten(1, 2)
@@ -87,16 +90,17 @@ class Cell(nn.Module):
         mixed = mixed if keep is None else ops.mask(mixed, keep)
         return mixed if self.parts == 1 else ops.partially(lambda _rows: mixed, z, replicas, self.parts)
 
-    def _output(self, x: ops.Folded, states: list[ops.Folded], replicas: int, choices: CellChoices) -> ops.Folded:
+    def _output(
+        self, project: ops.Term, states: list[ops.Folded], replicas: int, choices: CellChoices
+    ) -> ops.Folded:
         weights, active = choices.row("out", 0)
-        project = [lambda rows: F.relu(self.project_out(ops.pick(x, replicas, rows), rows))]
-        projected = ops.mix(project, weights[:, :1], None if active is None else active[:, :1])
+        projected = ops.mix([project], weights[:, :1], None if active is None else active[:, :1])
         gated = [self._gated(state, weights[:, j + 1], active, j + 1) for j, state in enumerate(states)]
         blocks = torch.cat([ops.unfold(block, replicas) for block in gated], 2).flatten(1, 2)
         return blocks if projected is None else projected + blocks
 
     @staticmethod
-    def _gated(state: ops.Folded, weight: Tensor, active: object, option: int) -> ops.Folded:
+    def _gated(state: ops.Folded, weight: Tensor, active: np.ndarray | None, option: int) -> ops.Folded:
         gate = None if active is None else active[:, option : option + 1]
         gated = ops.mix([_picked(state, len(weight))], weight[:, None], gate)
         return torch.zeros_like(state) if gated is None else gated

@@ -1,0 +1,370 @@
+"""What every method promises, whatever it does: run over the whole registry."""
+
+import dataclasses
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import labs
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bench.lab import Lab
+from bench.metrics import cell, curvature
+from searchers.base import Active, Choices, Method, Searcher, StepLosses
+from searchers.registry import METHODS
+
+REAL_SPACES = ("s1", "s2", "s3", "nb201")
+methods = pytest.mark.parametrize("method", list(METHODS.values()), ids=list(METHODS))
+unchecked = pytest.mark.usefixtures("unchecked")
+
+
+def searched(method: Method, seeds: tuple[int, ...] = (0, 1), epochs: int = 2) -> tuple[Searcher, list[StepLosses]]:
+    lab = labs.make(seeds=seeds)
+    searcher = labs.start(method, lab)
+    return searcher, labs.drive(searcher, lab, 0, epochs)
+
+
+def with_logits(method: Method, lab: Lab) -> Searcher:
+    searcher = labs.start(method, lab)
+    if not searcher.logits():
+        pytest.skip(f"{method.name} has no logits")
+    labs.drive(searcher, lab, 0, 1)
+    return searcher
+
+
+@methods
+def test_names_and_protocols(method: Method) -> None:
+    searcher = labs.start(method, labs.make())
+    assert METHODS[method.name] is method
+    assert isinstance(searcher, Searcher)
+    assert method.source
+    assert method.passes_per_step > 0
+    assert (searcher.no_curvature is None) == bool(searcher.logits())
+    assert (searcher.hessian_of is None) == (searcher.no_curvature is not None)
+
+
+@methods
+def test_a_step_moves_the_weights_and_the_logits_of_every_replica(method: Method) -> None:
+    lab = labs.make()
+    searcher = labs.start(method, lab)
+    searcher.begin_epoch(0)
+    before = labs.outcome(searcher, [])
+    (batches,) = labs.steps(lab, searcher.policy, 1)
+    losses = searcher.step(batches)
+    after = labs.outcome(searcher, [])
+    for replica in range(lab.replicas):
+        moved = {name for name, value in after.items() if value is not None and (value != before[name])[replica].any()}
+        assert {"/weights/stem.conv.weight", "/weights/classifier.weight"} <= moved
+        assert {f"/logits/{name}" for name in searcher.logits()} <= moved
+    assert losses.train.shape == (lab.replicas,)
+    assert losses.train.isfinite().all()
+    assert not losses.train.requires_grad
+    assert losses.val is None or (losses.val.isfinite().all() and not losses.val.requires_grad)
+    assert (losses.val is None) == (searcher.policy.val_batches == 0)
+
+
+@methods
+def test_logits_have_no_graph_and_the_shapes_of_the_groups(method: Method) -> None:
+    lab = labs.make()
+    searcher = with_logits(method, lab)
+    logits = searcher.logits()
+    assert list(logits) == [group.name for group in searcher.supernet.groups]
+    for group in searcher.supernet.groups:
+        value = logits[group.name]
+        assert (value.requires_grad, value.grad_fn, value.dtype) == (False, None, lab.dtype)
+        assert value.shape == (lab.replicas, *group.shape)
+
+
+@unchecked
+@methods
+def test_relax_is_pure_deterministic_and_differentiable(method: Method) -> None:
+    lab = labs.make()
+    searcher = with_logits(method, lab)
+    state = labs.leaves(searcher.state_dict())
+    stream = labs.rng(1)
+    logits = {n: torch.randn(v.shape, generator=stream, dtype=v.dtype) for n, v in searcher.logits().items()}
+    copies = labs.leaves(logits)
+    inputs = {name: value.requires_grad_() for name, value in logits.items()}
+    with untouched_global_randomness():
+        weights, again = (labs.leaves(dict(searcher.relax(inputs).weights)) for _ in range(2))
+        choices = searcher.relax(inputs)
+    labs.same(weights, again)
+    labs.same(labs.leaves(logits), copies)
+    labs.same(labs.leaves(searcher.state_dict()), state)
+    for group in searcher.supernet.groups:
+        value = choices.weights[group.name]
+        assert value.shape[0] in {1, searcher.supernet.cells}
+        assert value.shape[1:] == (lab.replicas, *group.shape)
+        assert value.dtype == lab.dtype
+    total = sum((value * torch.randn(value.shape, generator=stream)).sum() for value in choices.weights.values())
+    for gradient, group in zip(torch.autograd.grad(total, list(inputs.values())), inputs, strict=True):
+        assert gradient.isfinite().all(), group
+        assert all(gradient[replica].abs().sum() > 0 for replica in range(lab.replicas)), group
+
+
+@unchecked
+@methods
+def test_a_constant_on_a_row_changes_nothing_exactly_in_the_groups_that_say_so(method: Method) -> None:
+    searcher = with_logits(method, labs.make())
+    logits = searcher.logits()
+    assert set(searcher.shift_invariant) <= set(logits)
+    before = labs.leaves(dict(searcher.relax(logits).weights))
+    for name in logits:
+        shifted = {**logits, name: logits[name] + 0.7}
+        after = labs.leaves(dict(searcher.relax(shifted).weights))
+        gap = max((after[path] - before[path]).abs().max() for path in before)
+        assert (gap < 1e-12) == (name in searcher.shift_invariant), name
+
+
+@unchecked
+@methods
+def test_same_seed_same_bits_and_another_seed_another_search(method: Method) -> None:
+    one, two = (labs.outcome(*searched(method, epochs=1)) for _ in range(2))
+    labs.same(one, two)
+    for name, value in one.items():
+        if value is not None and "norm" not in name and not name.startswith("/selected"):
+            assert not torch.equal(value[0], value[1]), name
+
+
+@unchecked
+@methods
+def test_resuming_is_no_interruption(method: Method) -> None:
+    lab = labs.make()
+    whole = labs.start(method, lab)
+    labs.drive(whole, lab, 0, 1)
+    kept = labs.through_disk(whole.state_dict())
+    reference = labs.leaves(kept)
+    rest = labs.drive(whole, lab, 1, labs.EPOCHS)
+    whole.finish()
+    resumed = labs.start(method, lab)
+    labs.drive(resumed, lab, 1, 2)  # a used searcher: loading must replace all that it holds
+    resumed.load_state_dict(kept)
+    labs.same(labs.leaves(resumed.state_dict()), reference)
+    again = labs.drive(resumed, lab, 1, labs.EPOCHS)
+    resumed.finish()
+    labs.same(labs.outcome(whole, rest), labs.outcome(resumed, again))
+    labs.same(labs.leaves(whole.state_dict()), labs.leaves(resumed.state_dict()))
+    labs.same(labs.leaves(kept), reference)
+
+
+@unchecked
+@methods
+def test_a_state_of_another_network_is_refused(method: Method) -> None:
+    state = labs.start(method, labs.make("s1")).state_dict()
+    with pytest.raises(ValueError, match="expected saved tensors"):
+        labs.start(method, labs.make()).load_state_dict(state)
+
+
+@contextmanager
+def untouched_global_randomness() -> Iterator[None]:
+    def states() -> tuple[object, ...]:
+        legacy = np.random.get_state()  # noqa: NPY002 - this is what must not be touched
+        return torch.get_rng_state().tolist(), legacy[1].tolist(), legacy[2], random.getstate()
+
+    before = states()
+    yield
+    assert states() == before
+
+
+@unchecked
+@methods
+def test_global_random_state_is_neither_read_nor_moved(method: Method) -> None:
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        random.seed(seed)
+        with untouched_global_randomness():
+            searcher, losses = searched(method, epochs=1)
+            searcher.finish()
+            searcher.load_state_dict(labs.through_disk(searcher.state_dict()))
+        found.append(labs.outcome(searcher, losses))
+    labs.same(*found)
+
+
+@methods
+def test_batches_are_not_mutated(method: Method) -> None:
+    lab = labs.make()
+    searcher = labs.start(method, lab)
+    searcher.begin_epoch(0)
+    for batches in labs.steps(lab, searcher.policy, 2):
+        before = labs.leaves(batches)
+        searcher.step(batches)
+        labs.same(labs.leaves(batches), before)
+        assert not any(batch.images.requires_grad for batch in (*batches.train, *batches.val))
+
+
+def check_stacked_is_alone(method: Method, space: str, epochs: int = 2) -> None:
+    seeds, found = (7, 3, 5), []
+    for chosen in (seeds, *((seed,) for seed in seeds)):
+        lab = labs.make(space, chosen)
+        searcher = labs.start(method, lab)
+        losses = labs.drive(searcher, lab, 0, epochs)
+        found.append(labs.outcome(searcher, losses))
+    assert len(losses) >= 5
+    for replica, alone in enumerate(found[1:]):
+        labs.close(labs.replicas(found[0], [replica]), alone)
+
+
+@unchecked
+@methods
+def test_stacked_is_alone(method: Method) -> None:
+    check_stacked_is_alone(method, "toy")
+
+
+@pytest.mark.slow
+@unchecked
+@methods
+@pytest.mark.parametrize("space", REAL_SPACES)
+def test_stacked_is_alone_on_real_spaces(method: Method, space: str) -> None:
+    check_stacked_is_alone(method, space)
+
+
+@unchecked
+@methods
+def test_permuting_seeds_permutes_results(method: Method) -> None:
+    one, other = (labs.outcome(*searched(method, seeds, 1)) for seeds in ((0, 1, 2), (2, 0, 1)))
+    labs.close(labs.replicas(one, [2, 0, 1]), other)
+
+
+@unchecked
+@methods
+def test_gradients_are_never_left_on_parameters(method: Method) -> None:
+    searcher, _ = searched(method)
+    assert all(parameter.grad is None for _, parameter in searcher.supernet.named_parameters())
+    assert all(value.grad is None for value in searcher.logits().values())
+
+
+@methods
+def test_the_policy_of_the_entry_is_that_of_the_searcher(method: Method) -> None:
+    lab = labs.make()
+    for settings in (method.settings(), labs.quick(method)):
+        declared, own = method.policy(settings), method.build(settings, lab).policy
+        for name in ("split", "train_batches", "val_batches"):
+            assert getattr(declared, name) == getattr(own, name)
+        for epoch in (0, 1, 50):
+            assert declared.batch_size(epoch, 13) == own.batch_size(epoch, 13)
+
+
+@unchecked
+@methods
+def test_a_method_differs_from_darts_at_its_defaults(method: Method) -> None:
+    if method.name == "darts":
+        pytest.skip("it is darts")
+    found = []
+    for each in (METHODS["darts"], method):
+        lab = labs.make()
+        searcher = labs.start(each, lab)
+        searcher.begin_epoch(0)
+        for batches in labs.steps(lab, searcher.policy, 3):
+            searcher.step(batches)
+        found.append(labs.outcome(searcher, []))
+    shared = found[0].keys() & found[1].keys()
+    numbers = [name for name in shared if isinstance(found[0][name], Tensor) and isinstance(found[1][name], Tensor)]
+    assert any((found[0][name] - found[1][name]).abs().max() > 1e-9 for name in numbers)
+
+
+@methods
+def test_settings_are_frozen_hashable_and_plain(method: Method) -> None:
+    settings = method.settings()
+    assert settings == method.settings()
+    assert hash(settings) == hash(method.settings())
+    assert json.loads(json.dumps(dataclasses.asdict(settings), allow_nan=False))
+    waiting = [settings]
+    while waiting:
+        part = waiting.pop()
+        assert part.__dataclass_params__.frozen
+        values = [getattr(part, field.name) for field in dataclasses.fields(part)]
+        waiting += [value for value in values if dataclasses.is_dataclass(value)]
+
+
+@contextmanager
+def watched(searcher: Searcher) -> Iterator[list[Choices]]:
+    """Yield the choices of every forward pass."""
+    seen: list[Choices] = []
+    assert isinstance(searcher.supernet, torch.nn.Module)
+    handle = searcher.supernet.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[1]))
+    yield seen
+    handle.remove()
+
+
+def used_by(searcher: Searcher, live: list[Active], name: str, replica: int) -> bool:
+    address = searcher.supernet.address(name)
+    if address is None:
+        return True
+    rows = [mask[address.group][address.cell % len(mask[address.group]), replica, address.decision] for mask in live]
+    return any(row.any() if address.option is None else row[address.option] for row in rows)
+
+
+@unchecked
+@methods
+@pytest.mark.parametrize("space", ["toy", "nb201"])
+def test_what_a_replica_did_not_use_does_not_move_for_it(method: Method, space: str) -> None:
+    lab = labs.make(space, (0, 1, 2))
+    searcher = labs.start(method, lab)
+    searcher.begin_epoch(0)
+    idle = 0
+    for batches in labs.steps(lab, searcher.policy, 3):
+        before = labs.leaves(dict(searcher.supernet.named_parameters()))
+        with watched(searcher) as seen:
+            searcher.step(batches)
+        if any(choices.active is None for choices in seen):
+            pytest.skip(f"{method.name} computes every option")
+        live = [searcher.supernet.live(choices.active) for choices in seen if choices.active is not None]
+        for name, value in searcher.supernet.named_parameters():
+            for replica in range(lab.replicas):
+                if not used_by(searcher, live, name, replica):
+                    idle += 1
+                    assert torch.equal(value[replica], before[f"/{name}"][replica]), (name, replica)
+    assert idle > 10
+
+
+def measurement(lab: Lab) -> Callable[[Searcher], None]:
+    probes = curvature.Probes(lab.feed.probe(8), lab.feed.legacy_probe(0, labs.EPOCHS, size=6))
+    vectors: list[Tensor] = []
+
+    def measure(searcher: Searcher) -> None:
+        cell.cells(lab.space, searcher.selected(), lab.replicas, None)
+        cell.choices(searcher, lab.replicas)
+        cell.supernet(searcher, lab)
+        if searcher.no_curvature is None:
+            start, whole = (vectors[-1] if vectors else None), len(vectors) % 3 == 0
+            noise = lab.stream("curvature", len(vectors))
+            settings = curvature.CurvatureSettings()
+            vectors.append(curvature.measure(searcher, probes, start, noise, settings, whole).vectors)
+
+    return measure
+
+
+@unchecked
+@methods
+def test_measuring_changes_nothing(method: Method) -> None:
+    found = []
+    for measured in (False, True):
+        lab = labs.make()
+        searcher = labs.start(method, lab)
+        with untouched_global_randomness():
+            losses = labs.drive(searcher, lab, 0, 1, measurement(lab) if measured else lambda _searcher: None)
+        found.append(labs.outcome(searcher, losses) | labs.leaves(searcher.state_dict(), "/state"))
+        assert all(parameter.grad is None for _, parameter in searcher.supernet.named_parameters())
+    labs.same(*found)
+
+
+@methods
+@pytest.mark.parametrize("space", REAL_SPACES)
+def test_two_steps_on_real_spaces_in_single_precision(method: Method, space: str) -> None:
+    lab = labs.make(space, dtype=torch.float32)
+    searcher = labs.start(method, lab)
+    searcher.begin_epoch(0)
+    losses = [searcher.step(batches) for batches in labs.steps(lab, searcher.policy, 2)]
+    seen = labs.outcome(searcher, losses)
+    assert all(value is None or (value.dtype == torch.float32 and value.isfinite().all()) for value in seen.values())
+    searcher.end_epoch(labs.EPOCHS - 1)
+    selected = searcher.selected()
+    assert selected is not None
+    for group in lab.groups:
+        assert selected[group.name].shape == (lab.replicas, *group.shape)
