@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from bench.ops import initialise
+from bench.rng import torch_stream
 from bench.search import Stack
 from searchers._relax import cross_entropy, normal_logits, softmax
 from searchers.base import Batch, SupernetOptions
@@ -62,7 +63,7 @@ def _pass(stack: Stack, network: torch.nn.Module) -> tuple[float, float]:
     """Return seconds and saved bytes of a forward and backward pass, per image of every replica."""
     lab = stack.lab
     shape = (lab.replicas, IMAGES, *stack.lab.feed.image_shape)
-    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(lab.device, lab.dtype)
+    images = torch.randn(shape, generator=torch_stream(0, "estimate", 2)).to(lab.device, lab.dtype)
     labels = torch.zeros(shape[:2], dtype=torch.long, device=lab.device)
     like = next(network.parameters())
     choices = softmax(normal_logits(lab.space.groups, lab.stream("estimate", 1), like))

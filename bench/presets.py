@@ -85,14 +85,14 @@ def embedded(_space: str) -> Preset:
         name="embedded",
         dataset="digits",
         seeds=(0, 1),
-        train_size=512,
+        train_size=384,
         batch_size=32,
         eval_batch_size=256,
         channels=4,
         cells=1,
         split_rule="recipe",
         augmentation=Augmentation(padding=1, flip=False, cutout_length=0),
-        probe_size=60,
+        probe_size=40,
         settings=_EMBEDDED,
     )
 
@@ -100,7 +100,7 @@ def embedded(_space: str) -> Preset:
 # An epoch has 8 steps instead of 261: the architecture's rate is ten times the papers', and ranking is done once,
 # on few cells.
 _EMBEDDED: Overrides = {
-    "*": {"arch.lr": 3e-3},
+    "*": {"arch.lr": 1e-2},
     "random_ws": {
         "batch_size": None,
         "ranking.candidates": 60,

@@ -125,9 +125,11 @@ def test_a_constant_on_a_row_changes_nothing_exactly_in_the_groups_that_say_so(m
 def test_same_seed_same_bits_and_another_seed_another_search(method: Method) -> None:
     one, two = (labs.outcome(*searched(method, epochs=1)) for _ in range(2))
     labs.same(one, two)
-    for name, value in one.items():
-        if value is not None and "norm" not in name and not name.startswith("/selected"):
-            assert not torch.equal(value[0], value[1]), name
+    fresh = labs.outcome(labs.start(method, labs.make()), [])
+    for seen in (fresh, one):
+        for name, value in seen.items():
+            if value is not None and "norm" not in name and not name.startswith("/selected"):
+                assert not torch.equal(value[0], value[1]), name
 
 
 @unchecked
@@ -141,7 +143,7 @@ def test_resuming_is_no_interruption(method: Method) -> None:
     rest = labs.drive(whole, lab, 1, labs.EPOCHS)
     whole.finish()
     resumed = labs.start(method, lab)
-    labs.drive(resumed, lab, 1, 2)  # a used searcher: loading must replace all that it holds
+    labs.drive(resumed, lab, 1, labs.EPOCHS)  # a used searcher: loading must replace all that it holds
     resumed.load_state_dict(kept)
     labs.same(labs.leaves(resumed.state_dict()), reference)
     again = labs.drive(resumed, lab, 1, labs.EPOCHS)

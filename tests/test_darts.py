@@ -67,8 +67,8 @@ def test_steps_are_the_equations(space: str) -> None:
     batches = list(labs.steps(lab, searcher.policy, 6))
     wanted = reference(lab, batches)
     found = {"weights": dict(searcher.supernet.named_parameters()), "logits": searcher.logits()}
-    for kind in found:
-        labs.close(labs.leaves(found[kind]), labs.leaves(wanted[kind]), 1e-10)
+    for kind, values in found.items():
+        labs.close(labs.leaves(values), labs.leaves(wanted[kind]), 1e-10)
     assert [(one.train.item(), one.val.item()) for one in losses] == [
         (pytest.approx(train, rel=1e-9), pytest.approx(val, rel=1e-9)) for train, val in wanted["losses"]
     ]

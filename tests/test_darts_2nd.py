@@ -70,7 +70,7 @@ class SmoothLab:
     seeds: tuple[int, ...]
     scale: tuple[float, ...] = ()
     groups: tuple[Group, ...] = GROUPS
-    horizon: Horizon = Horizon(3)
+    horizon: Horizon = field(default_factory=lambda: Horizon(3))
     device: torch.device = labs.CPU
     dtype: torch.dtype = torch.float64
     settings: darts_2nd.Settings = field(default_factory=lambda: darts_2nd.Settings(WEIGHTS, ArchSettings(lr=0.05)))
@@ -81,7 +81,7 @@ class SmoothLab:
 
     def build(self, options: SupernetOptions) -> Supernet:
         scale = self.scale or (1.0,) * self.replicas
-        return SmoothNet(self.stream("weights", 0), torch.tensor(scale, dtype=torch.float64))
+        return SmoothNet(self.stream("weights", 0), torch.tensor(scale, dtype=torch.float64)).to(self.dtype)
 
     def evaluate(self, network: Supernet, choices: Choices, split: str, batches: range | None) -> Evaluation:
         raise NotImplementedError
@@ -277,7 +277,7 @@ def test_stacked_is_alone_where_gradients_differ_a_million_times() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_a_replica_without_gradient_gets_zeros_and_leaves_others_alone(dtype: torch.dtype) -> None:
     lab = SmoothLab((1, 2), (1.0, 0.0), dtype=dtype)
-    searcher = darts_2nd.build(lab.settings, _Cast(lab))
+    searcher = darts_2nd.build(lab.settings, lab)
     step = lab.batches(0)
     batches = StepBatches(*(tuple(Batch(b.images.to(dtype), b.labels) for b in kind) for kind in step))
     found = flat(darts_2nd.unrolled(searcher, batches, 0.4, 0.01).gradient)
@@ -287,15 +287,3 @@ def test_a_replica_without_gradient_gets_zeros_and_leaves_others_alone(dtype: to
     assert (found[0] != 0).all()
     losses = searcher.step(batches)
     assert all(value.isfinite().all() for value in labs.outcome(searcher, [losses]).values())
-
-
-class _Cast(SmoothLab):
-    """The same resources, with networks in the lab's own precision."""
-
-    def __init__(self, lab: SmoothLab) -> None:
-        super().__init__(lab.seeds, lab.scale, dtype=lab.dtype)
-
-    def build(self, options: SupernetOptions) -> Supernet:
-        network = super().build(options)
-        assert isinstance(network, nn.Module)
-        return network.to(self.dtype)

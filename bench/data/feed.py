@@ -64,6 +64,12 @@ class Feed:
         self._halves = {"train": dataset.train_indices.to(device), "val": dataset.val_indices.to(device)}
         self._both = torch.cat([self._halves["train"], self._halves["val"]])
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Return channels, height and width of the images."""
+        _, c, h, w = self._images.shape
+        return c, h, w
+
     def steps_per_epoch(self, policy: DataPolicy, epoch: int) -> int:
         """Return the number of steps in which the training images are passed over once.
 

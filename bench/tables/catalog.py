@@ -43,7 +43,7 @@ def find(space: str, dataset: str, root: Path, cache: Path, space_keys: SpaceKey
     """Return the path of the table of a space and dataset, imported into the cache if need be; None: there is none."""
     ready = _ready(space, dataset, (cache / "tables", root / "tables", root))
     source = _source(space, dataset, root) if ready is None else None
-    return ready if source is None else _imported(source, space, cache, space_keys)
+    return ready if source is None else imported(source, space, cache, space_keys)
 
 
 def _ready(space: str, dataset: str, folders: tuple[Path, ...]) -> Path | None:
@@ -61,7 +61,8 @@ def _source(space: str, dataset: str, root: Path) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _imported(source: Path, space: str, cache: Path, space_keys: SpaceKeys) -> Path:
+def imported(source: Path, space: str, cache: Path, space_keys: SpaceKeys) -> Path:
+    """Return the table made from a source, imported into the cache if it is not there yet."""
     path = cache / "tables" / f"{space}-{source.stem}-{sha256(source)[:12]}-v{FORMAT}.arrow"
     if not path.is_file():
         multiplicities = space_keys()
