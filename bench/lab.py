@@ -39,7 +39,7 @@ class Lab:
         assert isinstance(network, nn.Module)
         network.to(dtype=self.dtype)
         initialise(network, self.stream("weights", 0))
-        return network.to(self.device)  # type: ignore[return-value]
+        return network.to(self.device)
 
     def evaluate(self, network: Supernet, choices: Choices, split: str, batches: range | None) -> Evaluation:
         correct, losses, images = _zeros(self), _zeros(self), 0

@@ -47,7 +47,9 @@ def mask(x: Folded, keep: Float[Tensor, "replicas n"]) -> Folded:
 
 
 def mix(
-    terms: Sequence[Term], weights: Float[Tensor, "replicas options"], active: Bool[np.ndarray, "replicas options"] | None
+    terms: Sequence[Term],
+    weights: Float[Tensor, "replicas options"],
+    active: Bool[np.ndarray, "replicas options"] | None,
 ) -> Folded | None:
     """Return the weighted sum of the options' outputs; None when no replica has an active option.
 
@@ -67,8 +69,8 @@ def mix(
 def _add(total: Folded | None, output: Folded, weight: Float[Tensor, " replicas"]) -> Folded:
     if total is None:
         return scale(output, weight)
-    parts = (unfold(part, len(weight)) for part in (total, output))
-    return torch.addcmul(*parts, weight[:, None, None, None]).flatten(1, 2)
+    replicas = len(weight)
+    return torch.addcmul(unfold(total, replicas), unfold(output, replicas), weight[:, None, None, None]).flatten(1, 2)
 
 
 def _add_rows(total: Folded | None, output: Folded, rows: Int[Tensor, " rows"], replicas: int) -> Folded:
@@ -145,9 +147,7 @@ def convolve(
     return F.conv2d(x, weight.flatten(0, 1), bias, stride, side // 2, groups=len(weight))
 
 
-def _pointwise(
-    x: Folded, weight: Float[Tensor, "rows out into"], bias: Float[Tensor, " rows_out"] | None
-) -> Folded:
+def _pointwise(x: Folded, weight: Float[Tensor, "rows out into"], bias: Float[Tensor, " rows_out"] | None) -> Folded:
     """1×1 convolution as a batched product: twice as fast as a grouped convolution on a CPU."""
     product = torch.matmul(weight, unfold(x, len(weight)).flatten(3)).flatten(1, 2)
     return (product if bias is None else product + bias[:, None]).unflatten(2, x.shape[2:])

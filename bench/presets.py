@@ -48,7 +48,9 @@ def paper(space: str) -> Preset:
         ValueError: the space has no published benchmark.
     """
     if space == "toy":
-        raise ValueError("expected s1, s2, s3 or nb201 for the benchmark 'paper', got 'toy', which exists only embedded")
+        raise ValueError(
+            "expected s1, s2, s3 or nb201 for the benchmark 'paper', got 'toy', which exists only embedded"
+        )
     nb201 = space == "nb201"
     return Preset(
         name="paper",

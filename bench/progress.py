@@ -45,7 +45,9 @@ class _Plain:
         self.last = now
         done = epoch - self.first
         left = "" if done < 1 else f"  {(now - self.start) / done * (self.epochs - epoch):.0f} s left"
-        self.console.print(f"{self.label}  {describe(records, timing, self.epochs)}{left}", highlight=False, soft_wrap=True)
+        self.console.print(
+            f"{self.label}  {describe(records, timing, self.epochs)}{left}", highlight=False, soft_wrap=True
+        )
 
 
 def describe(records: list[EpochRecord], timing: Timing, epochs: int) -> str:

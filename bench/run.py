@@ -71,7 +71,7 @@ def _search_all(console: Console, bench: Bench, runs: list[tuple[Method, tuple[R
             except KeyboardInterrupt:
                 log.error("interrupted: finished epochs are kept, the same command goes on from them")
                 return INTERRUPTED
-            except Exception as error:  # noqa: BLE001 - one method's failure must not stop the others
+            except Exception as error:
                 failed.append(unit.label)
                 store.Store(results, unit.specs).fail(traceback.format_exc())
                 log.error("failed: %s: %s: %s (see error.txt in its folder)", unit.label, type(error).__name__, error)

@@ -1,7 +1,7 @@
 """Folders of runs and checkpoints of stacks: append-only records that survive a kill at any moment.
 
 A run's folder holds its records; a stack's one checkpoint holds the searcher's state and, for each run, how many bytes
-of its files belong to that state. On resume the files are cut to those lengths, so records and weights are of one epoch.
+of its files belong to that state. On resume the files are cut to those lengths: records and weights are of one epoch.
 Files are flushed to disk before the checkpoint that counts them is renamed into place.
 """
 

@@ -86,9 +86,7 @@ class Bilevel:
 
     no_curvature = None
 
-    def __init__(
-        self, recipe: Recipe, weights: WeightSettings, arch: ArchSettings, resources: Resources
-    ) -> None:
+    def __init__(self, recipe: Recipe, weights: WeightSettings, arch: ArchSettings, resources: Resources) -> None:
         self.recipe, self.resources = recipe, resources
         self.policy, self.hessian_of = recipe.policy, recipe.hessian_of
         self.supernet: Supernet = resources.build(recipe.options)

@@ -175,10 +175,9 @@ class Adam:
         count = self.count + 1
         spread = (square / (1 - second**count)).sqrt() + self.settings.eps
         moved = flat - _column(lr) * (mean / (1 - first**count)) / spread
-        new = (mean, square, count, moved)
+        new, old = [mean, square, count, moved], [self.mean, self.square, self.count, flat]
         if moves is not None:
-            old = (self.mean, self.square, self.count, flat)
-            new = tuple(torch.where(moves, after, before) for after, before in zip(new, old, strict=True))
+            new = [torch.where(moves, after, before) for after, before in zip(new, old, strict=True)]
         self.mean, self.square, self.count, moved = new
         self.layout.store(self.parameters, moved)
 

@@ -61,7 +61,9 @@ def rank(
     hot = [sample(i) for i in range(settings.candidates)]
     accuracies = np.stack(
         [
-            _accuracy(network, resources, as_choices(cell, like), range(i * settings.batches, (i + 1) * settings.batches))
+            _accuracy(
+                network, resources, as_choices(cell, like), range(i * settings.batches, (i + 1) * settings.batches)
+            )
             for i, cell in enumerate(hot)
         ],
         1,

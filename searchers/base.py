@@ -127,9 +127,14 @@ class Supernet(Protocol):
     batch statistics always: no running statistics exist.
     """
 
-    groups: tuple[Group, ...]
-    cells: int
-    replicas: int
+    @property
+    def groups(self) -> tuple[Group, ...]: ...
+
+    @property
+    def cells(self) -> int: ...
+
+    @property
+    def replicas(self) -> int: ...
 
     def __call__(
         self, images: Float[Tensor, "replicas n c h w"], choices: Choices, inputs: ForwardInputs = ...
@@ -181,11 +186,20 @@ class Horizon:
 class Resources(Protocol):
     """What the loop lends a searcher."""
 
-    groups: tuple[Group, ...]
-    replicas: int
-    horizon: Horizon
-    device: torch.device
-    dtype: torch.dtype
+    @property
+    def groups(self) -> tuple[Group, ...]: ...
+
+    @property
+    def replicas(self) -> int: ...
+
+    @property
+    def horizon(self) -> Horizon: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
 
     def build(self, options: SupernetOptions) -> Supernet:
         """Return a freshly initialised network; every call starts from the same named weight streams."""
@@ -216,11 +230,20 @@ class Searcher(Protocol):
             directions are an exact null space of the Hessian.
     """
 
-    policy: DataPolicy
-    supernet: Supernet
-    hessian_of: str | None
-    no_curvature: str | None
-    shift_invariant: tuple[str, ...]
+    @property
+    def policy(self) -> DataPolicy: ...
+
+    @property
+    def supernet(self) -> Supernet: ...
+
+    @property
+    def hessian_of(self) -> str | None: ...
+
+    @property
+    def no_curvature(self) -> str | None: ...
+
+    @property
+    def shift_invariant(self) -> tuple[str, ...]: ...
 
     def logits(self) -> Logits:
         """Return the raw architecture parameters, detached; empty for methods without logits."""

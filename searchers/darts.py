@@ -5,7 +5,8 @@ equations 2-4 and algorithm 1 with ξ = 0.
 
 One step:
   1. α: g = ∂L_val(w, softmax(α))/∂α on a validation batch; Adam(3e-4, betas .5 .999, weight decay 1e-3).
-  2. w: ∂L_train(w, softmax(α))/∂w on a training batch; clip to norm 5; SGD(momentum .9, weight decay 3e-4), cosine rate.
+  2. w: ∂L_train(w, softmax(α))/∂w on a training batch; clip to norm 5;
+     SGD(momentum .9, weight decay 3e-4), cosine rate.
 Discretise: the highest logits of each row.
 """
 

@@ -334,7 +334,10 @@ def measurement(lab: Lab) -> Callable[[Searcher], None]:
         cell.choices(searcher, lab.replicas)
         cell.supernet(searcher, lab)
         if searcher.no_curvature is None:
-            start, whole = (vectors[-1] if vectors else None), len(vectors) % 3 == 0
+            start, whole = (
+                (vectors[-1] if vectors else None),
+                not vectors,
+            )  # the whole spectrum once: it takes as many products as there are logits
             noise = lab.stream("curvature", len(vectors))
             settings = curvature.CurvatureSettings()
             vectors.append(curvature.measure(searcher, probes, start, noise, settings, whole).vectors)

@@ -59,6 +59,7 @@ def reference(lab: Lab, batches: list[StepBatches], *, weights_first: bool = Fal
     return {"weights": weights, "logits": alpha, "losses": losses}
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("space", ["toy", "nb201"])
 def test_steps_are_the_equations(space: str) -> None:
     lab = labs.make(space, (4,))
@@ -101,6 +102,7 @@ def test_the_cell_is_the_logits() -> None:
     labs.same(selected, searcher.logits())
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_replica_that_diverges_leaves_its_neighbour_alone() -> None:
     found = []
     for broken in (False, True):

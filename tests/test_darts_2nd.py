@@ -187,6 +187,7 @@ def gradients_of(searcher: Bilevel, batches: StepBatches) -> tuple[Tensor, ...]:
     return torch.autograd.grad(losses.sum(), list(weights.values()))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_no_look_ahead_is_exactly_first_order() -> None:
     found = []
     for make in (

@@ -400,7 +400,7 @@ def network_alive(row: np.ndarray) -> bool:
     return bool(d or (a and e) or (b and f) or (a and c and f))
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", ["toy", "s1", "nb201"])
 def test_poison_at_a_live_address_reaches_the_output(name: str):
     """Every replica has a parameter of its own spoilt, eight at once."""
     network, images = supernet(name, 8, channels=2), pictures(8, 2, 6)

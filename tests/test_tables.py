@@ -191,6 +191,17 @@ def test_the_digest_is_of_the_content_alone(path: Path) -> None:
     assert content_digest(toy(cells=("cell c", "cell a", "cell d"))) != content_digest(data)
 
 
+def test_equal_numbers_are_equal_bytes(path: Path) -> None:
+    odd = [np.array([7.0, sign * NAN, sign * 0.0]) for sign in (1.0, -1.0)]
+    files = []
+    for params in odd:
+        write(path, toy(scalars={"params": params}))
+        files.append(path.read_bytes())
+    assert odd[0].tobytes() != odd[1].tobytes()
+    assert files[0] == files[1]
+    assert content_digest(toy(scalars={"params": odd[0]})) == content_digest(toy(scalars={"params": odd[1]}))
+
+
 def test_opening_what_is_not_there_names_what_is(path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no table at .*absent\.arrow"):
         Table.open(path.with_name("absent.arrow"), "toy")

@@ -38,9 +38,14 @@ class Genotype:
 class Space(Protocol):
     """A tabular search space."""
 
-    name: str
-    groups: tuple[Group, ...]
-    published: NetworkSize
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def groups(self) -> tuple[Group, ...]: ...
+
+    @property
+    def published(self) -> NetworkSize: ...
 
     def supernet(self, size: NetworkSize, replicas: int, options: SupernetOptions) -> Supernet:
         """Return a network with undrawn weights."""
@@ -94,9 +99,7 @@ def k_hot(groups: Sequence[Group], genotype: Genotype) -> dict[str, np.ndarray]:
     return scores
 
 
-def discrete_choices(
-    groups: Sequence[Group], genotypes: Sequence[Genotype], like: torch.Tensor
-) -> Choices:
+def discrete_choices(groups: Sequence[Group], genotypes: Sequence[Genotype], like: torch.Tensor) -> Choices:
     """Return choices that compute one discrete cell a replica and nothing else, in the type and place of `like`."""
     hot = [k_hot(groups, genotype) for genotype in genotypes]
     stacked: Mapping[str, np.ndarray] = {g.name: np.stack([h[g.name] for h in hot])[None] for g in groups}

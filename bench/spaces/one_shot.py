@@ -1,9 +1,9 @@
 """The spaces S1, S2 and S3 of NAS-Bench-1Shot1, and `toy`, a small one of the same build.
 
 Source: Zela, Siems, Hutter (2020), NAS-Bench-1Shot1, https://arxiv.org/abs/2001.10422, section 3 and table 1. These are
-not the spaces S1-S4 of RobustDARTS. Node 0 is the cell input, nodes 1..S are choice blocks, then the output. The parents
-of a node are a fixed number of earlier nodes; where that number equals all earlier nodes there is no choice. Encodings
-have loose ends: nodes that do not reach the output are pruned before hashing, as NAS-Bench-101 does.
+not the spaces S1-S4 of RobustDARTS. Node 0 is the cell input, nodes 1..S are choice blocks, then the output. A
+node's parents are a fixed number of earlier nodes; where that number equals all earlier nodes there is no choice.
+Encodings have loose ends: nodes that do not reach the output are pruned before hashing, as NAS-Bench-101 does.
 """
 
 import itertools

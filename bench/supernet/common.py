@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from searchers.base import Active, Choices, ForwardInputs, Group
+from searchers.base import Choices, ForwardInputs, Group
 
 Array = TypeVar("Array", Tensor, np.ndarray)
 Row = tuple[Float[Tensor, "replicas options"], Bool[np.ndarray, "replicas options"] | None]
@@ -59,4 +59,3 @@ def check(choices: Choices, groups: tuple[Group, ...], cells: int, replicas: int
         if choices.active[group.name].shape != shape:
             found = choices.active[group.name].shape
             raise ValueError(f"expected active options of shape {shape} for {group.name!r}, got {found}")
-

@@ -8,6 +8,7 @@ operations. Convolutions have a bias because their normalisation is not affine (
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -138,11 +139,11 @@ class NB201Supernet(nn.Module):
         for node in (1, 2):
             incoming = [e for e, (_, to) in enumerate(EDGES) if to == node]
             outgoing = [e for e, (source, _) in enumerate(EDGES) if source == node]
-            fed = live[:, :, incoming].any((-2, -1))
+            fed = np.asarray(live[:, :, incoming].any((-2, -1)))
             live[:, :, outgoing] &= fed[..., None, None]
         for node in (2, 1):
             incoming = [e for e, (_, to) in enumerate(EDGES) if to == node]
             outgoing = [e for e, (source, _) in enumerate(EDGES) if source == node]
-            read = live[:, :, outgoing].any((-2, -1))
+            read = np.asarray(live[:, :, outgoing].any((-2, -1)))
             live[:, :, incoming] &= read[..., None, None]
         return {"op": live}

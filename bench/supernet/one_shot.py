@@ -37,7 +37,7 @@ class Cell(nn.Module):
 
     def __init__(self, replicas: int, nodes: int, into: int, channels: int, parts: int) -> None:
         super().__init__()
-        self.nodes, self.parts = nodes, parts
+        self.nodes, self.channels, self.parts = nodes, channels, parts
         width = channels // parts
         self.project = nn.ModuleList(_conv(replicas, channels, into, 1) for _ in range(nodes))
         self.project_out = _conv(replicas, nodes * channels, into, 1)
@@ -50,14 +50,14 @@ class Cell(nn.Module):
         for node in range(1, self.nodes + 1):
             terms = [projected[node - 1], *(_picked(state, replicas) for state in states)]
             z = ops.mix(terms, *self._parents(node, replicas, choices, x))
-            states.append(self._operation(node, self._empty(x) if z is None else z, replicas, choices))
+            states.append(self._operation(node, self._empty(x, replicas) if z is None else z, replicas, choices))
         return self._output(out, states, replicas, choices)
 
     def _projections(self, x: ops.Folded, replicas: int, choices: CellChoices) -> list[ops.Term]:
         """Return the projections of the cell's input for every node and the output; as one where all are computed."""
         modules = [*self.project, self.project_out]
         if choices.choices.active is None:
-            return [_picked(part, replicas) for part in ops.side_by_side(modules, x, replicas)]  # type: ignore[arg-type]
+            return [_picked(part, replicas) for part in ops.side_by_side(modules, x, replicas)]
 
         def term(module: nn.Module) -> ops.Term:
             return lambda rows: F.relu(module(ops.pick(x, replicas, rows), rows))
@@ -90,9 +90,7 @@ class Cell(nn.Module):
         mixed = mixed if keep is None else ops.mask(mixed, keep)
         return mixed if self.parts == 1 else ops.partially(lambda _rows: mixed, z, replicas, self.parts)
 
-    def _output(
-        self, project: ops.Term, states: list[ops.Folded], replicas: int, choices: CellChoices
-    ) -> ops.Folded:
+    def _output(self, project: ops.Term, states: list[ops.Folded], replicas: int, choices: CellChoices) -> ops.Folded:
         weights, active = choices.row("out", 0)
         projected = ops.mix([project], weights[:, :1], None if active is None else active[:, :1])
         gated = [self._gated(state, weights[:, j + 1], active, j + 1) for j, state in enumerate(states)]
@@ -105,9 +103,8 @@ class Cell(nn.Module):
         gated = ops.mix([_picked(state, len(weight))], weight[:, None], gate)
         return torch.zeros_like(state) if gated is None else gated
 
-    def _empty(self, x: ops.Folded) -> ops.Folded:
-        weight = self.project[0].conv.weight
-        return x.new_zeros(x.shape[0], weight.shape[0] * weight.shape[1], *x.shape[2:])
+    def _empty(self, x: ops.Folded, replicas: int) -> ops.Folded:
+        return x.new_zeros(x.shape[0], replicas * self.channels, *x.shape[2:])
 
 
 def _conv(replicas: int, out: int, into: int, side: int) -> ops.ConvNorm:

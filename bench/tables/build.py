@@ -64,7 +64,9 @@ def build(space: Space, dataset_name: str, protocol: Protocol, device: torch.dev
     """
     dataset = data.load(dataset_name)
     if dataset.table_val is None or dataset.test is None:
-        raise ValueError(f"expected a dataset with images for a table's validation, such as digits, got {dataset_name!r}")
+        raise ValueError(
+            f"expected a dataset with images for a table's validation, such as digits, got {dataset_name!r}"
+        )
     cells = representatives(space)
     # Cells of equal operations lie side by side, so that an operation is computed for few stretches of replicas.
     ordered = sorted(cells.items(), key=lambda item: (item[1]["op"], item[0]))
@@ -85,9 +87,7 @@ def representatives(space: Space) -> dict[str, Genotype]:
     return cells
 
 
-def train(
-    space: Space, dataset: Dataset, protocol: Protocol, jobs: Sequence[Job], device: torch.device
-) -> np.ndarray:
+def train(space: Space, dataset: Dataset, protocol: Protocol, jobs: Sequence[Job], device: torch.device) -> np.ndarray:
     """Train a stack of cells; return "jobs 2": validation and test accuracy."""
     seeds = tuple(job.seed for job in jobs)
     size = NetworkSize(protocol.channels, protocol.cells, dataset.search.images.shape[1], dataset.classes)
@@ -102,9 +102,9 @@ def train(
     for epoch in range(protocol.epochs):
         rate = cosine(protocol.weights, epoch, protocol.epochs)
         for batches in feed.epoch(policy, epoch, protocol.epochs):
-            weight_step(network, optimiser, batches.train[0], choices, rate)  # type: ignore[arg-type]
+            weight_step(network, optimiser, batches.train[0], choices, rate)
     held_out = [_held_out(dataset, images) for images in (dataset.table_val, dataset.test)]
-    scores = [accuracy(network, _feed(part, seeds, protocol, device), choices) for part in held_out]  # type: ignore[arg-type]
+    scores = [accuracy(network, _feed(part, seeds, protocol, device), choices) for part in held_out]
     return np.stack(scores, 1)
 
 
