@@ -110,11 +110,11 @@ def shuffle(x: Folded, replicas: int, groups: int) -> Folded:
     return unfold(x, replicas).unflatten(2, (groups, -1)).transpose(2, 3).flatten(1, 3)
 
 
-def partially(term: Term, x: Folded, replicas: int, parts: int) -> Folded:
-    """Return `term` on all replicas with the bypassed channels beside it, shuffled (PC-DARTS, Xu et al. 2020, eq. 2)."""
-    mixed = unfold(term(None), replicas)
-    bypass = unfold(x, replicas)[:, :, mixed.shape[2] :]
-    return shuffle(torch.cat([mixed, bypass], 2).flatten(1, 2), replicas, parts)
+def with_bypass(mixed: Folded, x: Folded, replicas: int, parts: int) -> Folded:
+    """Put the channels of x that were not mixed beside those that were, shuffled (PC-DARTS, Xu et al. 2020, eq. 2)."""
+    part = unfold(mixed, replicas)
+    bypass = unfold(x, replicas)[:, :, part.shape[2] :]
+    return shuffle(torch.cat([part, bypass], 2).flatten(1, 2), replicas, parts)
 
 
 class Conv(nn.Module):

@@ -2,7 +2,8 @@
 
 Everything in which `embedded` differs from the papers' settings stands here; it is printed at the start of a run and
 enters the run's signature. Values were chosen so that architecture parameters move as far in 100 short epochs as the
-published settings move them in 100 long ones; what that does to λ and to the decoded cells is measured, not assumed (README).
+published settings move them in 100 long ones; what
+that does to λ and to the decoded cells is measured, not assumed (README).
 """
 
 from collections.abc import Mapping

@@ -2,10 +2,11 @@
 
 import argparse
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -66,11 +67,34 @@ def parse(arguments: Sequence[str]) -> Request:
     return _checked(fields)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; see python -m bench.run --help")
+
+
+class _Yaml(yaml.SafeLoader):
+    """Plain values as in YAML 1.2: 1e-3 is a number, off is a word, 1:4 is not base 60."""
+
+
+_Yaml.yaml_implicit_resolvers = {}
+for _tag, _form, _first in (
+    ("null", r"~|null|", "~n"),
+    ("bool", r"true|false|True|False", "tfTF"),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+    ("float", r"[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)", "-+.0123456789"),
+):
+    _Yaml.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_form})$"), list(_first))
+_Yaml.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("$"), [""])
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.run", description="Search with every method, record true accuracy and curvature.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter, argument_default=None,
-    )  # fmt: skip
+    parser = _Parser(
+        prog="python -m bench.run",
+        description="Search with every method, record true accuracy and curvature.",
+        allow_abbrev=False,
+    )
     text: dict[str, str] = {
         "space": f"search space: {', '.join(SPACES)}",
         "methods": "all, or names separated by commas",
@@ -109,12 +133,24 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"expected a YAML file at --config, found none at {path}")
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"expected YAML in {path}, got: {' '.join(str(error).split())}") from error
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"expected YAML in {path}, got a file that is not text") from error
+    fields = _yaml(text, str(path))
     if not isinstance(fields, dict):
         raise ValueError(f"expected 'option: value' lines in {path}, got {type(fields).__name__}")
     return {str(name).replace("-", "_"): value for name, value in fields.items()}
+
+
+def _yaml(text: str, place: str) -> Any:
+    try:
+        return yaml.load(text, _Yaml)  # noqa: S506 - a safe loader
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"expected YAML in {place}, got: {' '.join(str(error).split())}") from error
+
+
+def _texts(changes: Mapping[Any, Any]) -> bool:
+    return all(isinstance(name, str) for name in changes)
 
 
 def _assignments(items: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -124,12 +160,13 @@ def _assignments(items: Sequence[str]) -> dict[str, dict[str, Any]]:
         method, dot, name = path.partition(".")
         if not (equals and dot and name):
             raise ValueError(f"expected --set method.name=value, got {item!r}")
-        changes.setdefault(method, {})[name] = yaml.safe_load(value)
+        changes.setdefault(method, {})[name] = _yaml(value, f"--set {item}")
     return changes
 
 
 def _merge(first: Settings, second: Settings) -> dict[str, dict[str, Any]]:
-    if not isinstance(first, dict) or not all(isinstance(inner, dict) for inner in first.values()):
+    inner = first.values() if isinstance(first, dict) else ()
+    if not isinstance(first, dict) or not all(isinstance(changes, dict) and _texts(changes) for changes in inner):
         raise ValueError(f"expected 'set: {{method: {{name: value}}}}', got {first!r}")
     return {method: {**first.get(method, {}), **second.get(method, {})} for method in {**first, **second}}
 
@@ -144,6 +181,12 @@ def _checked(fields: dict[str, Any]) -> Request:
         value = fields.get(name, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"expected a positive whole number for {name}, got {value!r}")
+    for name in ("space", "benchmark", "dataset", "table", "device", "curvature", "results"):
+        if not isinstance(fields.get(name, ""), str):
+            raise ValueError(f"expected text for {name}, got {fields[name]!r}")
+    for name in ("fresh", "dry_run"):
+        if not isinstance(fields.get(name, False), bool):
+            raise ValueError(f"expected true or false for {name}, got {fields[name]!r}")
     for name, allowed in (("benchmark", ("auto", "paper", "embedded")), ("curvature", ("power", "exact", "off"))):
         if fields.get(name, allowed[0]) not in allowed:
             raise ValueError(f"expected {name} out of {', '.join(allowed)}, got {fields[name]!r}")
@@ -157,7 +200,10 @@ def _checked(fields: dict[str, Any]) -> Request:
 
 def _names(value: Any) -> tuple[str, ...]:
     names = tuple(str(name).strip() for name in (value if isinstance(value, list) else str(value).split(",")))
-    return tuple(dict.fromkeys(name for name in names if name))
+    names = tuple(dict.fromkeys(name for name in names if name))
+    if not names:
+        raise ValueError(f"expected methods like all or darts,random_ws, got {value!r}")
+    return ("all",) if "all" in names else names
 
 
 def _seeds(value: Any) -> tuple[int, ...]:
@@ -166,7 +212,7 @@ def _seeds(value: Any) -> tuple[int, ...]:
             first, last = value.split(":")
             seeds = tuple(range(int(first or 0), int(last)))
         else:
-            seeds = tuple(int(part) for part in (value if isinstance(value, list) else str(value).split(",")))
+            seeds = tuple(int(str(part)) for part in (value if isinstance(value, list) else str(value).split(",")))
     except ValueError:
         seeds = ()
     if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):

@@ -66,8 +66,8 @@ def main(arguments: Sequence[str]) -> int:
     preset = bench.preset
     title = (
         f"{method.name} on {bench.space.name}, {preset.dataset}, batch {preset.batch_size}, "
-        f"{preset.channels} channels, {preset.cells} cells a stage, probe {preset.probe_size}; {environment['device_name']}, "
-        f"{environment['threads']} threads, torch {environment['versions']['torch']}"
+        f"{preset.channels} channels, {preset.cells} cells a stage, probe {preset.probe_size}; "
+        f"{environment['device_name']}, {environment['threads']} threads, torch {environment['versions']['torch']}"
     )
     console.print(_rows(title, found))
     console.print_json(json.dumps({"title": title, "speeds": [asdict(speed) for speed in found]}))

@@ -70,10 +70,10 @@ def test_shuffle_interleaves():
     assert ops.shuffle(x, 1, 3).flatten().tolist() == [0, 2, 4, 1, 3, 5]
 
 
-def test_partially_keeps_the_bypassed_channels():
+def test_with_bypass_keeps_the_bypassed_channels():
     x = folded(replicas=2, channels=4)
     mixed = folded(replicas=2, channels=2, seed=9)
-    out = ops.unfold(ops.partially(lambda _rows: mixed, x, 2, 2), 2)
+    out = ops.unfold(ops.with_bypass(mixed, x, 2, 2), 2)
     assert torch.equal(out[:, :, 0::2], ops.unfold(mixed, 2))
     assert torch.equal(out[:, :, 1::2], ops.unfold(x, 2)[:, :, 2:])
 

@@ -72,7 +72,7 @@ class Cell(nn.Module):
         mixed = torch.zeros_like(part) if mixed is None else mixed
         keep = choices.keep("op", edge)
         mixed = mixed if keep is None else ops.mask(mixed, keep)
-        return mixed if self.parts == 1 else ops.partially(lambda _rows: mixed, x, replicas, self.parts)
+        return mixed if self.parts == 1 else ops.with_bypass(mixed, x, replicas, self.parts)
 
 
 class Residual(nn.Module):

@@ -88,7 +88,7 @@ class Cell(nn.Module):
         mixed = torch.zeros_like(part) if mixed is None else mixed
         keep = choices.keep("op", node - 1)
         mixed = mixed if keep is None else ops.mask(mixed, keep)
-        return mixed if self.parts == 1 else ops.partially(lambda _rows: mixed, z, replicas, self.parts)
+        return mixed if self.parts == 1 else ops.with_bypass(mixed, z, replicas, self.parts)
 
     def _output(self, project: ops.Term, states: list[ops.Folded], replicas: int, choices: CellChoices) -> ops.Folded:
         weights, active = choices.row("out", 0)
