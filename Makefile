@@ -10,7 +10,9 @@ NAS_STABILITY_DATA ?= $(abspath ../shared/data)
 export NAS_STABILITY_DATA
 endif
 
-.PHONY: env demo test test-all lint clean
+DEMO := $(BIN)/python -m bench.run --benchmark embedded --methods all --seeds $(SEEDS) --epochs $(EPOCHS) --threads 1
+
+.PHONY: env demo demo-toy demo-s1 test test-all lint clean
 
 env: $(VENV)/.installed
 
@@ -20,10 +22,16 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: env
-	$(BIN)/python -m bench.tables build --space toy --dataset digits
-	$(BIN)/python -m bench.run --benchmark embedded --space toy --methods all --seeds $(SEEDS) --epochs $(EPOCHS)
-	$(BIN)/python -m bench.run --benchmark embedded --space s1 --methods all --seeds $(SEEDS) --epochs $(EPOCHS)
+	$(MAKE) --jobs=2 demo-toy demo-s1
 	$(BIN)/python -m analysis.figures
+
+# The two spaces run side by side, one thread each.
+demo-toy: env
+	$(BIN)/python -m bench.tables build --space toy --dataset digits --threads 1
+	$(DEMO) --space toy
+
+demo-s1: env
+	$(DEMO) --space s1
 
 test: env
 	$(BIN)/python -m pytest -m "not slow"

@@ -80,7 +80,7 @@ class _Yaml(yaml.SafeLoader):
 
 _Yaml.yaml_implicit_resolvers = {}
 for _tag, _form, _first in (
-    ("null", r"~|null|", "~n"),
+    ("null", r"~|null|None", "~nN"),
     ("bool", r"true|false|True|False", "tfTF"),
     ("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
     ("float", r"[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)", "-+.0123456789"),

@@ -31,10 +31,15 @@ OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 @dataclass(frozen=True)
 class Unit:
-    """One stack of runs to be searched."""
+    """One stack of runs to be searched.
+
+    Attributes:
+        resumes: whether it goes on from its checkpoint.
+    """
 
     method: Method
     specs: tuple[RunSpec, ...]
+    resumes: bool = False
 
     @property
     def label(self) -> str:
@@ -69,7 +74,7 @@ def _search_all(console: Console, bench: Bench, runs: list[tuple[Method, tuple[R
             try:
                 _search(console, bench, unit)
             except KeyboardInterrupt:
-                log.error("interrupted: finished epochs are kept, the same command goes on from them")
+                log.error("interrupted: finished epochs are kept, the same command without --fresh goes on from them")
                 return INTERRUPTED
             except Exception as error:
                 failed.append(unit.label)
@@ -90,7 +95,7 @@ def plan(bench: Bench, method: Method, specs: tuple[RunSpec, ...]) -> list[Unit]
         stacked = store.stacked_with(request.results, spec)
         if stacked is not None and spec in waiting:
             waiting = [other for other in waiting if other not in stacked]
-            units.append(Unit(method, stacked))
+            units.append(Unit(method, stacked, resumes=True))
     size = request.replicas or len(specs)
     chunks = [tuple(waiting[start : start + size]) for start in range(0, len(waiting), size)]
     return units + [Unit(method, chunk) for chunk in chunks]
@@ -98,9 +103,11 @@ def plan(bench: Bench, method: Method, specs: tuple[RunSpec, ...]) -> list[Unit]
 
 def _search(console: Console, bench: Bench, unit: Unit) -> None:
     results = store.Store(bench.request.results, unit.specs)
-    if bench.request.fresh or not results.checkpoint.exists():
-        seeds = [spec.seed for spec in unit.specs]
-        results.create(store.environment(bench.device, seeds), setup.table_facts(bench.truth))
+    environment = store.environment(bench.device, [spec.seed for spec in unit.specs])
+    if not unit.resumes:
+        results.create(environment, setup.table_facts(bench.truth))
+    elif changed := results.changed(environment):
+        log.warning("%s goes on under another %s: its records mix both", unit.label, ", ".join(changed))
     with observer(console, unit.label, unit.specs[0].epochs) as observe:
         search(setup.stack(bench, unit.method, unit.specs), results, observe)
 

@@ -66,7 +66,7 @@ class Session:
 
     def resume(self) -> bool:
         """Go back to the checkpoint; return whether there was one."""
-        saved = self.store.resume(self.stack.lab.device)
+        saved = self.store.resume()
         if saved is None:
             return False
         self.searcher.load_state_dict(saved["searcher"])

@@ -52,8 +52,18 @@ def prepare(request: Request) -> Bench:
     name, why = choose_benchmark(request, space, device)
     preset = _override(PRESETS[name](space.name), request)
     dataset = data.subset(data.load(preset.dataset, data.data_root(), preset.split_rule), preset.train_size)
+    _check_probe(request, preset, dataset)
     truth = _truth(request, space, preset)
     return Bench(request, space, preset, dataset, _fingerprint(dataset), truth, device, why)
+
+
+def _check_probe(request: Request, preset: Preset, dataset: Dataset) -> None:
+    """Raise where curvature could not be measured, before anything is searched."""
+    settings = FeedSettings(preset.batch_size, preset.augmentation, preset.eval_batch_size, cutout_ramp=True)
+    feed = Feed(dataset, preset.seeds[:1], settings, torch.device("cpu"), torch.float32)
+    if request.curvature != "off":
+        feed.probe(preset.probe_size)
+        feed.legacy_probe(0, preset.epochs)
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -64,8 +74,10 @@ def choose_device(name: str | None) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"expected --device cpu, cuda or cuda:N, got {name!r}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"expected a GPU for --device {name}, found none; use --device cpu")
+    if device.type not in {"cpu", "cuda"}:
+        raise ValueError(f"expected --device cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"expected a GPU for --device {name}, found {torch.cuda.device_count()}; use --device cpu")
     return device
 
 
@@ -105,6 +117,10 @@ def methods(request: Request) -> list[Method]:
     unused = sorted(set(request.set) - set(names) - {"*"})
     if unused:
         raise ValueError(f"expected --set for one of {', '.join(names)}, got {', '.join(unused)}")
+    fields = {field.name for name in names for field in dataclasses.fields(METHODS[name].settings)}
+    nowhere = sorted(path for path in request.set.get("*", {}) if path.split(".")[0] not in fields)
+    if nowhere:
+        raise ValueError(f"expected --set for one of the settings {', '.join(sorted(fields))}, got {', '.join(nowhere)}")
     return [METHODS[name] for name in names]
 
 
@@ -187,6 +203,9 @@ def _shared(settings: Any, changes: Mapping[str, Any]) -> Any:
 def _override(preset: Preset, request: Request) -> Preset:
     names = ("dataset", "seeds", "epochs", "train_size", "channels", "cells", "batch_size", "probe_size")
     given = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
+    if request.dataset is not None:
+        halves = "nb201" if request.space == "nb201" else "first_second"
+        given["split_rule"] = "recipe" if request.dataset == "digits" else halves
     return dataclasses.replace(preset, **given)
 
 

@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import math
+import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -87,12 +89,12 @@ def _replace(settings: Any, parts: list[str], value: Any, path: str) -> Any:
 
 
 def _coerce(value: Any, kind: Any, path: str) -> Any:
-    """Return the value in the field's type; text is read as YAML first."""
+    """Return the value in the field's type; a number that is not finite fits nowhere."""
     options = typing.get_args(kind) if _is_union(kind) else (kind,)
     for option in options:
         if option is type(None) and value is None:
             return None
-        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if option is float and type(value) in {int, float} and math.isfinite(value):
             return float(value)
         if option in {int, bool, str} and type(value) is option:
             return value
@@ -102,10 +104,12 @@ def _coerce(value: Any, kind: Any, path: str) -> Any:
                 return tuple(_coerce(v, k, path) for v, k in zip(value, inner, strict=True))
         if typing.get_origin(option) is typing.Literal and value in typing.get_args(option):
             return value
-    raise ValueError(f"expected {kind} for the setting {path!r}, got {value!r}")
+    raise ValueError(f"expected {_spelled(kind)} for the setting {path!r}, got {value!r}")
 
 
 def _is_union(kind: Any) -> bool:
-    return len(typing.get_args(kind)) > 0 and not isinstance(kind, type) and typing.get_origin(kind) not in {
-        tuple, typing.Literal,
-    }  # fmt: skip
+    return typing.get_origin(kind) in {typing.Union, types.UnionType}
+
+
+def _spelled(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)

@@ -24,6 +24,7 @@ from bench.record import EpochRecord, Timing
 from bench.spec import RunSpec
 
 FILES = ("records.jsonl", "timing.jsonl")
+SAME_BITS = ("python", "versions", "device", "device_name", "threads", "revision")
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow")
 
 
@@ -47,8 +48,9 @@ class Store:
         return self.results / "runs" / spec.name
 
     def create(self, environment: dict[str, Any], table: dict[str, Any] | None) -> None:
-        """Start the stack's runs anew."""
+        """Start the stack's runs anew; a checkpoint that is left counts bytes of records that go now."""
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        self.checkpoint.unlink(missing_ok=True)
         for spec in self.specs:
             folder = self.folder(spec)
             folder.mkdir(parents=True, exist_ok=True)
@@ -58,11 +60,11 @@ class Store:
             write_json(folder / "environment.json", {**environment, "stack": self.stack})
             write_json(folder / "table.json", table)
 
-    def resume(self, device: torch.device) -> dict[str, Any] | None:
-        """Return the state to go on from, after cutting every run's files to it; None without a checkpoint."""
+    def resume(self) -> dict[str, Any] | None:
+        """Return the state to go on from, on the CPU, after cutting every run's files to it; None without a checkpoint."""
         if not self.checkpoint.exists():
             return None
-        saved = torch.load(self.checkpoint, map_location=device, weights_only=True)
+        saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         for spec in self.specs:
             folder = self.folder(spec)
             (folder / "finished.json").unlink(missing_ok=True)
@@ -70,6 +72,12 @@ class Store:
             for name in FILES:
                 _cut(folder / name, saved["bytes"][spec.name][name])
         return saved["state"]
+
+    def changed(self, environment: dict[str, Any]) -> list[str]:
+        """Return what bit-identity depends on and is no longer as it was when the stack was started."""
+        path = self.folder(self.specs[0]) / "environment.json"
+        before = json.loads(path.read_text(encoding="utf-8"))
+        return [name for name in SAME_BITS if environment[name] != before[name]]
 
     def append(self, records: Sequence[EpochRecord], timing: Timing) -> None:
         for spec, record in zip(self.specs, records, strict=True):

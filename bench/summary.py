@@ -17,7 +17,7 @@ def closing_table(results: Path, runs: Sequence[Sequence[RunSpec]], truth: Truth
     budget = "no table" if truth is None else f"{truth.reference.budget} epochs, table of {truth.reference.rows} cells"
     rows = Rows(title=f"Selected cells: mean ± std over seeds ({budget})", title_justify="left")
     for name in ("method", "seeds", "val acc", "test acc", "regret", "final λ", "misses", "seconds"):
-        rows.add_column(name, justify="left" if name == "method" else "right")
+        rows.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
     for specs in runs:
         rows.add_row(specs[0].method, *_row(results, specs))
     if truth is not None:

@@ -334,10 +334,8 @@ def measurement(lab: Lab) -> Callable[[Searcher], None]:
         cell.choices(searcher, lab.replicas)
         cell.supernet(searcher, lab)
         if searcher.no_curvature is None:
-            start, whole = (
-                (vectors[-1] if vectors else None),
-                not vectors,
-            )  # the whole spectrum once: it takes as many products as there are logits
+            start = vectors[-1] if vectors else None
+            whole = not vectors  # once: it takes as many products as there are logits
             noise = lab.stream("curvature", len(vectors))
             settings = curvature.CurvatureSettings()
             vectors.append(curvature.measure(searcher, probes, start, noise, settings, whole).vectors)
