@@ -1,5 +1,6 @@
 """What a search shows while it runs: a live line on a terminal, plain lines elsewhere."""
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,12 @@ from bench.record import EpochRecord, Timing
 from bench.search import Observer
 
 PLAIN_EVERY_S = 10.0
+FILE_WIDTH = 140
+
+
+def new_console() -> Console:
+    """Return a console as wide as the terminal, or wide enough for the tables where the output is a file."""
+    return Console() if sys.stdout.isatty() else Console(width=FILE_WIDTH)
 
 
 @contextmanager

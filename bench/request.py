@@ -144,7 +144,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _yaml(text: str, place: str) -> Any:
     try:
-        return yaml.load(text, _Yaml)  # noqa: S506 - a safe loader
+        return yaml.load(text, _Yaml)
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"expected YAML in {place}, got: {' '.join(str(error).split())}") from error
 

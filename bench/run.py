@@ -16,7 +16,7 @@ from rich.console import Console
 from bench import setup, store
 from bench.estimate import estimate
 from bench.presets import PRESETS
-from bench.progress import observer
+from bench.progress import new_console, observer
 from bench.request import parse
 from bench.search import search
 from bench.setup import Bench
@@ -49,7 +49,7 @@ class Unit:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit code."""
-    console = Console()
+    console = new_console()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         request = parse(arguments)

@@ -120,7 +120,7 @@ def methods(request: Request) -> list[Method]:
     fields = {field.name for name in names for field in dataclasses.fields(METHODS[name].settings)}
     nowhere = sorted(path for path in request.set.get("*", {}) if path.split(".")[0] not in fields)
     if nowhere:
-        raise ValueError(f"expected --set for one of the settings {', '.join(sorted(fields))}, got {', '.join(nowhere)}")
+        raise ValueError(f"expected one of the settings {', '.join(sorted(fields))}, got {', '.join(nowhere)}")
     return [METHODS[name] for name in names]
 
 

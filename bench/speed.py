@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
-from rich.console import Console
 from rich.table import Table as Rows
 
 from bench import setup, store
 from bench.metrics import curvature
+from bench.progress import new_console
 from bench.request import parse
 from bench.search import Stack
 from bench.setup import Bench
@@ -51,7 +51,7 @@ class Speed:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit code."""
-    console = Console()
+    console = new_console()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         request = parse(arguments)

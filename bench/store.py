@@ -61,7 +61,10 @@ class Store:
             write_json(folder / "table.json", table)
 
     def resume(self) -> dict[str, Any] | None:
-        """Return the state to go on from, on the CPU, after cutting every run's files to it; None without a checkpoint."""
+        """Return the state to go on from, after cutting every run's files to it; None without a checkpoint.
+
+        Tensors are on the CPU, where some of them belong on every device.
+        """
         if not self.checkpoint.exists():
             return None
         saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)

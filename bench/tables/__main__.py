@@ -1,10 +1,12 @@
-"""Import, inspect, query and export benchmark tables: `python -m bench.tables --help`."""
+"""Import, build, inspect, query and export benchmark tables: `python -m bench.tables --help`."""
 
 import argparse
+import dataclasses
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from bench.tables.arrow import budgets, load, mapped, slots, write
 from bench.tables.catalog import default_cache
@@ -14,6 +16,7 @@ from bench.tables.forms import import_table, space_of
 from bench.tables.table import Reference, Table, TableEntry
 
 FOUND, MISS, WRONG = 0, 1, 2
+PROGRESS_EVERY_S = 5.0
 
 
 class Command(NamedTuple):
@@ -34,8 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WRONG
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG, f"error: {message}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.tables", description="Benchmark tables.")
+    parser = _Parser(prog="python -m bench.tables", description="Benchmark tables.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, command in COMMANDS.items():
         command.arguments(commands.add_parser(name, help=command.summary, description=command.summary))
@@ -81,6 +91,71 @@ def _info(chosen: argparse.Namespace) -> int:
         sys.stdout.write(f"{slot.name}: {held}\n")
     sys.stdout.write(f"content  {metadata['digest']}\n")
     return FOUND
+
+
+def _build_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--space", required=True, help="toy, s1, s2, s3, nb201")
+    parser.add_argument("--dataset", default="digits", help="default: digits, the only one that can")
+    parser.add_argument("--out", type=Path, help="default: tables/<space>-<dataset>.arrow in the user's cache folder")
+    parser.add_argument("--runs", type=_positive, help="trainings of every cell")
+    parser.add_argument("--epochs", type=_positive, help="of every training")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
+    parser.add_argument("--threads", type=_positive, help="CPU threads")
+    parser.add_argument("--fresh", action="store_true", help="build again what is there")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text}")
+    return value
+
+
+def _build(chosen: argparse.Namespace) -> int:
+    import torch
+
+    from bench import data, setup, spaces
+    from bench.tables.build import Protocol, build, identity
+
+    space, dataset = spaces.get(chosen.space), data.load(chosen.dataset)
+    given = {name: getattr(chosen, name) for name in ("runs", "epochs") if getattr(chosen, name) is not None}
+    protocol = dataclasses.replace(Protocol(), **given)
+    out = chosen.out or default_cache() / "tables" / f"{space.name}-{dataset.name}.arrow"
+    wanted = identity(dataset, protocol)
+    if not chosen.fresh and _holds(out, space.name, wanted):
+        sys.stdout.write(f"{out} is there, of the same protocol: nothing to do; --fresh builds it again\n")
+        return FOUND
+    device = setup.choose_device(chosen.device)
+    torch.set_num_threads(chosen.threads or torch.get_num_threads())
+    sys.stdout.write(f"{space.name} on {dataset.name}, {wanted}\n")
+    table = build(space, dataset, protocol, device, _Progress())
+    write(out, table)
+    sys.stdout.write(f"{len(table.keys)} cells of {space.name}, {protocol.runs} trainings each, in {out}\n")
+    _write_reference(Table.open(out, dataset.name).reference())
+    return FOUND
+
+
+def _holds(path: Path, space: str, wanted: str) -> bool:
+    """Return whether a table is there and was built in this way."""
+    if not path.is_file():
+        return False
+    metadata = mapped(path)[1]
+    return metadata["space"] == space and wanted in metadata["provenance"]
+
+
+class _Progress:
+    """Writes a line with the time left every few seconds."""
+
+    def __init__(self) -> None:
+        self.start = self.last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self.last >= PROGRESS_EVERY_S or done == total:
+            left = (now - self.start) / done * (total - done)
+            sys.stdout.write(f"{done / total:4.0%} of the epochs trained  {left:.0f} s left\n")
+            sys.stdout.flush()
+            self.last = now
 
 
 def _write_reference(reference: Reference) -> None:
@@ -133,6 +208,7 @@ def _export(chosen: argparse.Namespace) -> int:
 
 COMMANDS = {
     "import": Command("Read a benchmark file into a compact table.", _import_arguments, _import),
+    "build": Command("Train every cell of a space on a small dataset.", _build_arguments, _build),
     "info": Command("Say what a table holds, and check it against its digest.", _info_arguments, _info),
     "query": Command("Look one cell up; exit code 1 if the table does not have it.", _query_arguments, _query),
     "export": Command("Write a table as named columns, parquet or CSV.", _export_arguments, _export),

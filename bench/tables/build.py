@@ -7,6 +7,7 @@ no training and no search sees.
 """
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bench import data
 from bench.data.augment import Augmentation
 from bench.data.feed import Feed, FeedSettings
 from bench.data.types import Dataset, ImageSet
@@ -56,27 +56,46 @@ class Job:
         return derive(self.run, f"cell/{self.key}", 0)
 
 
-def build(space: Space, dataset_name: str, protocol: Protocol, device: torch.device, report: Report) -> TableData:
-    """Return the table of a space; `report` is told (trainings done, trainings in all).
+def build(space: Space, dataset: Dataset, protocol: Protocol, device: torch.device, report: Report) -> TableData:
+    """Return the table of a space; `report` is told (epochs of all trainings done, and in all).
 
     Raises:
         ValueError: the dataset has no images set aside for a table.
     """
-    dataset = data.load(dataset_name)
-    if dataset.table_val is None or dataset.test is None:
-        raise ValueError(
-            f"expected a dataset with images for a table's validation, such as digits, got {dataset_name!r}"
-        )
+    _parts(dataset)
     cells = representatives(space)
     # Cells of equal operations lie side by side, so that an operation is computed for few stretches of replicas.
     ordered = sorted(cells.items(), key=lambda item: (item[1]["op"], item[0]))
     jobs = [Job(key, genotype, run) for key, genotype in ordered for run in range(protocol.runs)]
-    start, found = time.perf_counter(), []
+    start, found, done = time.perf_counter(), [], 0
     for first in range(0, len(jobs), protocol.replicas):
-        found.append(train(space, dataset, protocol, jobs[first : first + protocol.replicas], device))
-        report(min(first + protocol.replicas, len(jobs)), len(jobs))
+        stack = jobs[first : first + protocol.replicas]
+
+        def tick(trained: int = len(stack)) -> None:
+            nonlocal done
+            done += trained
+            report(done, len(jobs) * protocol.epochs)
+
+        found.append(train(space, dataset, protocol, stack, device, tick))
     accuracies = np.concatenate(found).reshape(len(ordered), protocol.runs, 2)
-    return _table(space, dataset_name, protocol, ordered, (accuracies, time.perf_counter() - start))
+    return _table(space, dataset, protocol, ordered, (accuracies, time.perf_counter() - start))
+
+
+def identity(dataset: Dataset, protocol: Protocol) -> str:
+    """Return what decides a table's numbers beside its space: the protocol and a digest of the images."""
+    digest = hashlib.sha256()
+    for images in (dataset.search, *_parts(dataset)):
+        digest.update(images.images.numpy().tobytes() + images.labels.numpy().tobytes())
+    return f"trained by bench.tables.build: {protocol}; images {digest.hexdigest()[:16]}"
+
+
+def _parts(dataset: Dataset) -> tuple[ImageSet, ImageSet]:
+    """Return the images that validation and test accuracy are measured on."""
+    if dataset.table_val is None or dataset.test is None:
+        raise ValueError(
+            f"expected a dataset with images for a table's validation, such as digits, got {dataset.name!r}"
+        )
+    return dataset.table_val, dataset.test
 
 
 def representatives(space: Space) -> dict[str, Genotype]:
@@ -87,8 +106,15 @@ def representatives(space: Space) -> dict[str, Genotype]:
     return cells
 
 
-def train(space: Space, dataset: Dataset, protocol: Protocol, jobs: Sequence[Job], device: torch.device) -> np.ndarray:
-    """Train a stack of cells; return "jobs 2": validation and test accuracy."""
+def train(
+    space: Space,
+    dataset: Dataset,
+    protocol: Protocol,
+    jobs: Sequence[Job],
+    device: torch.device,
+    tick: Callable[[], None],
+) -> np.ndarray:
+    """Train a stack of cells, calling `tick` after every epoch; return "jobs 2": validation and test accuracy."""
     seeds = tuple(job.seed for job in jobs)
     size = NetworkSize(protocol.channels, protocol.cells, dataset.search.images.shape[1], dataset.classes)
     network = space.supernet(size, len(jobs), SupernetOptions())
@@ -103,7 +129,8 @@ def train(space: Space, dataset: Dataset, protocol: Protocol, jobs: Sequence[Job
         rate = cosine(protocol.weights, epoch, protocol.epochs)
         for batches in feed.epoch(policy, epoch, protocol.epochs):
             weight_step(network, optimiser, batches.train[0], choices, rate)
-    held_out = [_held_out(dataset, images) for images in (dataset.table_val, dataset.test)]
+        tick()
+    held_out = [_held_out(dataset, images) for images in _parts(dataset)]
     scores = [accuracy(network, _feed(part, seeds, protocol, device), choices) for part in held_out]
     return np.stack(scores, 1)
 
@@ -123,14 +150,13 @@ def _feed(dataset: Dataset, seeds: tuple[int, ...], protocol: Protocol, device: 
     return Feed(dataset, seeds, settings, device, torch.float32)
 
 
-def _held_out(dataset: Dataset, images: ImageSet | None) -> Dataset:
-    assert images is not None
+def _held_out(dataset: Dataset, images: ImageSet) -> Dataset:
     return dataclasses.replace(dataset, search=images, val_indices=torch.arange(len(images.labels)))
 
 
 def _table(
     space: Space,
-    dataset: str,
+    dataset: Dataset,
     protocol: Protocol,
     cells: Sequence[tuple[str, Genotype]],
     measured: tuple[np.ndarray, float],
@@ -138,17 +164,16 @@ def _table(
     accuracies, wall_s = measured
     multiplicities, runs = space.multiplicities(), tuple(str(run) for run in range(protocol.runs))
     splits = (("val", accuracies[:, :, 0]), ("test", accuracies[:, :, 1]))
-    facts = f"trained by bench.tables.build in {wall_s:.0f} s with torch {torch.__version__}: {protocol}"
     return TableData(
         space=space.name,
         keys=tuple(key for key, _ in cells),
         cells=tuple(space.describe(genotype) for _, genotype in cells),
         multiplicities=np.array([multiplicities[key] for key, _ in cells], dtype=np.int64),
         measurements={
-            Slot(dataset, split, protocol.epochs): Measurement(values, runs)  # type: ignore[arg-type]
+            Slot(dataset.name, split, protocol.epochs): Measurement(values, runs)  # type: ignore[arg-type]
             for split, values in splits
         },
         total_encodings=space.size(),
-        source=f"{space.name} on {dataset}, built by nas-stability",
-        provenance=(facts,),
+        source=f"{space.name} on {dataset.name}, built by nas-stability",
+        provenance=(identity(dataset, protocol), f"trained in {wall_s:.0f} s with torch {torch.__version__}"),
     )
