@@ -1,4 +1,19 @@
-# make demo: environment, main job on the embedded benchmark, figures. make test: environment if needed, tests.
+# make demo: env
+	$(MAKE) --jobs=2 demo-s1-unrolled demo-toy demo-s1
+	$(BIN)/python -m analysis.figures
+
+# Two processes of one thread each; the unrolled search takes longest and starts first.
+demo-s1-unrolled: env
+	$(DEMO) --space s1 --methods darts_2nd
+
+demo-toy: env
+	$(BIN)/python -m bench.tables build --space toy --dataset digits --threads 1
+	$(DEMO) --space toy --methods all
+
+demo-s1: env
+	$(DEMO) --space s1 --methods darts,random_ws
+
+test: environment if needed, tests.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -10,9 +25,9 @@ NAS_STABILITY_DATA ?= $(abspath ../shared/data)
 export NAS_STABILITY_DATA
 endif
 
-DEMO := $(BIN)/python -m bench.run --benchmark embedded --methods all --seeds $(SEEDS) --epochs $(EPOCHS) --threads 1
+DEMO := $(BIN)/python -m bench.run --benchmark embedded --seeds $(SEEDS) --epochs $(EPOCHS) --threads 1
 
-.PHONY: env demo demo-toy demo-s1 test test-all lint clean
+.PHONY: env demo demo-toy demo-s1 demo-s1-unrolled test test-all lint clean
 
 env: $(VENV)/.installed
 

@@ -80,14 +80,47 @@ def _add_rows(total: Folded | None, output: Folded, rows: Int[Tensor, " rows"], 
     return unfold(total, replicas).index_add(1, rows, part).flatten(1, 2)
 
 
-def max_pool(x: Folded) -> Folded:
-    """3×3 maximum, stride 1: one axis after the other, ten times as fast as torch's kernel on a CPU.
+def max_pool(x: Folded, side: int = 3, stride: int = 1) -> Folded:
+    """Maximum over windows of `side`², padded by 1; ties go to the first pixel, as in torch.
 
-    Ties share their gradient evenly, where torch's kernel gives it to the first; both are subgradients.
+    On a CPU the places of the maxima are found without gradients and gathered: a tenth of the time of torch's kernel,
+    and both derivatives are single operations.
     """
-    padded = F.pad(x, (1, 1, 1, 1), value=-math.inf)
-    rows = padded[..., :-2, :].maximum(padded[..., 1:-1, :]).maximum(padded[..., 2:, :])
-    return rows[..., :-2].maximum(rows[..., 1:-1]).maximum(rows[..., 2:])
+    if x.device.type != "cpu":
+        return F.max_pool2d(x, side, stride, padding=1)
+    with torch.no_grad():
+        places, shape = _places(x, side, stride)
+    return x.flatten(2).gather(2, places.flatten(2)).unflatten(2, shape)
+
+
+def _places(x: Folded, side: int, stride: int) -> tuple[Int[Tensor, "n rc _h _w"], tuple[int, int]]:
+    """Return the flat position of each window's maximum, columns before rows, and the size of the output."""
+    height, width = x.shape[-2:]
+    columns = torch.arange(width, device=x.device)
+    best, column = _first_largest(F.pad(x, (1, 1), value=-math.inf), F.pad(columns, (1, 1)), side, stride)
+    rows = F.pad(torch.arange(height, device=x.device) * width, (1, 1))[:, None]
+    padded = [F.pad(part.mT, (1, 1), value=fill) for part, fill in ((best, -math.inf), (column, 0))]
+    flat = padded[1] + rows.mT
+    _, places = _first_largest(padded[0], flat, side, stride)
+    places = places.mT
+    return places, (places.shape[2], places.shape[3])
+
+
+def _first_largest(
+    values: Float[Tensor, "n rc _h _w"], labels: Int[Tensor, "..."], side: int, stride: int
+) -> tuple[Float[Tensor, "n rc _h _out"], Int[Tensor, "n rc _h _out"]]:
+    """Slide along the last axis; return each window's largest value and the label of the first position that has it."""
+    stops = [values.shape[-1] - side + offset + 1 for offset in range(side)]
+    best, label = (
+        values[..., : stops[0] : stride],
+        labels[..., : stops[0] : stride].expand_as(values[..., : stops[0] : stride]),
+    )
+    for offset in range(1, side):
+        other = values[..., offset : stops[offset] : stride]
+        larger = other > best
+        label = torch.where(larger, labels[..., offset : stops[offset] : stride], label)
+        best = torch.maximum(best, other)
+    return best, label
 
 
 def average_pool(x: Folded) -> Folded:

@@ -88,7 +88,7 @@ def embedded(_space: str) -> Preset:
         name="embedded",
         dataset="digits",
         seeds=(0, 1),
-        train_size=384,
+        train_size=256,
         batch_size=32,
         eval_batch_size=256,
         channels=4,

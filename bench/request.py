@@ -60,7 +60,7 @@ def parse(arguments: Sequence[str]) -> Request:
     given = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
     path = given.pop("config", None)
     fields = {} if path is None else _read(Path(path))
-    fields["set"] = _merge(fields.get("set", {}), _assignments(given.pop("set", [])))
+    fields["set"] = _merge(_given(fields.get("set", {})), _assignments(given.pop("set", [])))
     fields.update(given)
     if "space" not in fields:
         raise ValueError(f"expected --space, one of {', '.join(SPACES)}, got none")
@@ -149,10 +149,6 @@ def _yaml(text: str, place: str) -> Any:
         raise ValueError(f"expected YAML in {place}, got: {' '.join(str(error).split())}") from error
 
 
-def _texts(changes: Mapping[Any, Any]) -> bool:
-    return all(isinstance(name, str) for name in changes)
-
-
 def _assignments(items: Sequence[str]) -> dict[str, dict[str, Any]]:
     changes: dict[str, dict[str, Any]] = {}
     for item in items:
@@ -164,10 +160,18 @@ def _assignments(items: Sequence[str]) -> dict[str, dict[str, Any]]:
     return changes
 
 
+def _given(value: Any) -> Settings:
+    """Return the settings of a file."""
+    if _named(value) and all(_named(changes) for changes in value.values()):
+        return value
+    raise ValueError(f"expected 'set: {{method: {{name: value}}}}', got {value!r}")
+
+
+def _named(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
+
+
 def _merge(first: Settings, second: Settings) -> dict[str, dict[str, Any]]:
-    inner = first.values() if isinstance(first, dict) else ()
-    if not isinstance(first, dict) or not all(isinstance(changes, dict) and _texts(changes) for changes in inner):
-        raise ValueError(f"expected 'set: {{method: {{name: value}}}}', got {first!r}")
     return {method: {**first.get(method, {}), **second.get(method, {})} for method in {**first, **second}}
 
 

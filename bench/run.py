@@ -15,7 +15,6 @@ from rich.console import Console
 
 from bench import setup, store
 from bench.estimate import estimate
-from bench.presets import PRESETS
 from bench.progress import new_console, observer
 from bench.request import parse
 from bench.search import search
@@ -113,9 +112,9 @@ def _search(console: Console, bench: Bench, unit: Unit) -> None:
 
 
 def _announce(console: Console, bench: Bench) -> None:
-    preset, other = bench.preset, ", ".join(name for name in PRESETS if name != bench.preset.name)
+    preset = bench.preset
     lines = [
-        f"benchmark {preset.name}: {bench.why} (the other: {other})",
+        f"benchmark {preset.name}: {bench.why}",
         f"{bench.space.name} on {preset.dataset}: {preset.train_size} images in two halves, batch {preset.batch_size}, "
         f"{preset.channels} channels, {preset.cells} cells a stage, {preset.epochs} epochs, device {bench.device}",
     ]

@@ -85,9 +85,9 @@ def choose_benchmark(request: Request, space: Space, device: torch.device) -> tu
     """Return the benchmark's name and why it was taken."""
     if request.benchmark != "auto":
         return request.benchmark, "as asked"
-    missing = []
     if space.name == "toy":
-        missing.append("toy has no published benchmark")
+        return "embedded", "toy has no published benchmark"
+    missing = []
     if device.type != "cuda":
         missing.append("there is no GPU")
     if not (data.data_root() / "cifar-10-batches-py").is_dir():

@@ -65,7 +65,7 @@ def test_a_file_spells_the_same_fields(tmp_path: Path) -> None:
 
 
 def test_the_command_line_wins_over_the_file_setting_by_setting(tmp_path: Path) -> None:
-    more = "--epochs 3 --methods darts --set darts.arch.lr=0.5 --set random_ws.per_cell=true".split()
+    more = ["--epochs", "3", "--methods", "darts", "--set", "darts.arch.lr=0.5", "--set", "random_ws.per_cell=true"]
     found = parse(["--config", written(tmp_path, FILE), *more])
     assert (found.epochs, found.methods, found.train_size) == (3, ("darts",), 100)
     assert found.set == {"darts": {"arch.lr": 0.5, "weights.clip": None}, "random_ws": {"per_cell": True}}
@@ -101,8 +101,20 @@ def test_all_includes_any_other_name() -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("1e-3", 0.001), ("3", 3), ("0.5", 0.5), ("true", True), ("off", "off"), ("null", None), ("None", None)]
-    + [("[0.5, 1e-1]", [0.5, 0.1]), ("1:30", "1:30"), ("010", "010"), ("a=b", "a=b"), ("", None)],
+    [
+        ("1e-3", 0.001),
+        ("3", 3),
+        ("0.5", 0.5),
+        ("true", True),
+        ("off", "off"),
+        ("null", None),
+        ("None", None),
+        ("", None),
+        ("[0.5, 1e-1]", [0.5, 0.1]),
+        ("1:30", "1:30"),
+        ("010", "010"),
+        ("a=b", "a=b"),
+    ],
 )
 def test_values_of_settings_are_yaml(value: str, expected: Any) -> None:
     found = parse(["--space", "toy", "--set", f"darts.arch.lr={value}"]).set["darts"]["arch.lr"]
@@ -168,7 +180,7 @@ def test_a_mistake_in_a_file_is_one_sentence(text: str, message: str, tmp_path: 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="expected YAML in .*, got a file that is not text"):
+    with pytest.raises(ValueError, match=r"expected YAML in .*, got a file that is not text"):
         parse(["--config", str(tmp_path / "run.yaml")])
 
 

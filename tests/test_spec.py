@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -15,6 +16,8 @@ from bench.metrics.curvature import CurvatureSettings
 from bench.spec import RunSpec, replace_settings
 from searchers.darts import Settings
 from searchers.registry import METHODS
+
+ROOT = Path(__file__).parents[1]
 
 
 def spec() -> RunSpec:
@@ -45,8 +48,8 @@ def spec() -> RunSpec:
 def other(value: Any) -> Any:
     """Another value of the same kind."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        first = dataclasses.fields(value)[0].name
-        return dataclasses.replace(value, **{first: other(getattr(value, first))})
+        last = dataclasses.fields(value)[-1].name
+        return dataclasses.replace(value, **{last: other(getattr(value, last))})
     if isinstance(value, bool):
         return not value
     return value + "x" if isinstance(value, str) else value + 1
@@ -93,7 +96,9 @@ def test_what_a_run_is_stacked_with_and_where_it_runs_is_not_in_its_signature() 
 def test_the_signature_is_that_of_another_process() -> None:
     code = "from tests.test_spec import spec; print(spec().signature)"
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, cwd=ROOT
+    )
     assert found.stdout.strip() == spec().signature
 
 

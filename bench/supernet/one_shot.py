@@ -146,7 +146,7 @@ class OneShotSupernet(nn.Module):
         x = F.relu(self.stem(ops.fold(images)))
         for index, cell in enumerate(self.cell):
             if index and index % (self.cells // 3) == 0:
-                x = F.max_pool2d(x, 2, stride=2, padding=1)
+                x = ops.max_pool(x, side=2, stride=2)
             x = cell(x, replicas, CellChoices(choices, inputs, index))
         return self.classifier(ops.pooled(self.head(F.relu(x)), replicas))
 

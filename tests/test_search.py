@@ -1,0 +1,244 @@
+"""The loop: what it records is of one instant, and measuring changes nothing."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.metrics import curvature
+from bench.record import EpochRecord
+from bench.search import Stack, search
+from bench.spaces.base import discretise
+from bench.store import Store
+from bench.tables import Table
+from searchers.base import Method, Searcher
+from searchers.registry import METHODS
+from tests import benches
+from tests.benches import EPOCHS, Record, searched
+
+README = Path(__file__).parents[1] / "results" / "README.md"
+
+
+@pytest.fixture(autouse=True)
+def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unchecked: None) -> None:
+    benches.isolate(monkeypatch, tmp_path)
+
+
+def trajectory(records: list[Record]) -> list[Record]:
+    """What is left of the records of a seed without what was measured."""
+    kept = ("epoch", "stage", "genotype", "train_loss", "val_loss", "logits", "weights", "supernet")
+    return [{name: record[name] for name in kept} for record in records]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_record_for_every_epoch_from_zero_and_one_for_the_selection(method: str, tmp_path: Path) -> None:
+    _, found = searched(tmp_path, method)
+    stages = [(epoch, "search") for epoch in range(EPOCHS + 1)] + [(EPOCHS, "final")]
+    for records in found:
+        assert [(record["epoch"], record["stage"]) for record in records] == stages
+        losses = [record["train_loss"] for record in records]
+        assert losses[0] is losses[-1] is None
+        assert all(1 < loss < 4 for loss in losses[1:-1])
+        assert all(record["no_genotype"] is None for record in records if record["genotype"])
+        assert all(record["no_genotype"] for record in records if record["genotype"] is None)
+        assert records[-1]["genotype"] is not None
+        assert all((record["curvature"] is None) == bool(record["no_curvature"]) for record in records)
+
+
+def test_the_fields_are_those_the_readme_names() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert [field.name for field in dataclasses.fields(EpochRecord) if f"`{field.name}`" not in text] == []
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "random_ws"])
+def test_everything_in_a_record_is_of_the_end_of_its_epoch(method: str, tmp_path: Path) -> None:
+    """A second search, without the loop, has the logits, the cell and the supernet's accuracy of every record."""
+    stack, (_, records) = searched(tmp_path, method)
+    again, feed = stack.method.build(stack.spec.settings, stack.lab), stack.lab.feed
+    for epoch in range(EPOCHS + 1):
+        record, logits = records[epoch], {name: values[1] for name, values in again.logits().items()}
+        assert record["logits"] == {name: values.double().tolist() for name, values in logits.items()}
+        scores = {name: values[1].double().numpy() for name, values in (again.selected() or {}).items()}
+        genotype = discretise(stack.lab.space.groups, scores)
+        assert record["key"] == stack.lab.space.key(genotype)
+        assert record["genotype"] == stack.lab.space.describe(genotype)
+        with torch.no_grad():
+            choices = again.relax(again.logits())
+            seen = stack.lab.evaluate(again.supernet, choices, "val", None)
+        assert record["supernet"] == {"val_accuracy": float(seen.accuracy[1]), "val_loss": float(seen.loss[1])}
+        probe = curvature.probe_loss(again, feed.probe(10))(again.logits())
+        assert record["curvature"]["loss"] == pytest.approx(float(probe[1]), abs=1e-6)
+        for name, values in choices.weights.items():
+            rows = values[0, 1].double()
+            assert record["weights"][name] == rows.tolist()
+            entropy = -(rows * rows.log()).sum(-1).mean()
+            assert record["entropy"][name] == pytest.approx(float(entropy), abs=1e-9)
+        if epoch < EPOCHS:
+            again.begin_epoch(epoch)
+            for batches in feed.epoch(again.policy, epoch, EPOCHS):
+                again.step(batches)
+            again.end_epoch(epoch)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_entry_is_the_tables_and_regret_is_against_its_best_means(method: str, tmp_path: Path) -> None:
+    path = benches.table(tmp_path / "t.arrow")
+    stack, found = searched(tmp_path, method, "--table", str(path), "--curvature", "off")
+    table = Table.open(path, "digits")
+    assert stack.truth is not None
+    best = stack.truth.reference
+    for record in [record for records in found for record in records if record["key"]]:
+        entry = table.query(record["key"])
+        assert entry is not None
+        fields = {name: value for name, value in dataclasses.asdict(entry).items() if name not in {"key", "flops"}}
+        assert record["table"] == {**fields, "val": list(entry.val), "test": list(entry.test)}
+        assert record["miss"] is False
+        assert record["regret_val"] == best.optimum_val - entry.val_mean >= 0
+        assert record["regret_test"] == best.optimum_test - entry.test_mean >= 0
+        assert record["table"]["val_mean"] != record["table"]["test_mean"]
+
+
+def test_a_cell_that_is_not_in_the_table_is_a_miss_and_never_a_number(tmp_path: Path) -> None:
+    _, found = searched(tmp_path / "full", "darts", "--curvature", "off")
+    absent = {found[0][0]["key"]}
+    path = benches.table(tmp_path / "t.arrow", without=absent)
+    _, found = searched(tmp_path, "darts", "--curvature", "off", "--table", str(path))
+    records = [record for records in found for record in records]
+    assert [record["key"] in absent for record in records] == [record["miss"] for record in records]
+    missed = [record for record in records if record["miss"]]
+    assert missed
+    assert all(record["table"] is record["regret_val"] is record["regret_test"] is None for record in missed)
+
+
+def test_without_a_table_there_are_nulls_and_no_misses(tmp_path: Path) -> None:
+    _, found = searched(tmp_path, "darts", "--curvature", "off")
+    for record in found[0]:
+        assert record["table"] is record["miss"] is record["regret_val"] is record["regret_test"] is None
+        assert record["key"] is not None
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("change", ["off", "every", "exact", "table", "probe"])
+def test_measuring_changes_nothing(method: str, change: str, tmp_path: Path) -> None:
+    options = {
+        "off": ["--curvature", "off"],
+        "every": ["--curvature-every", "2"],
+        "exact": ["--curvature", "exact"],
+        "table": ["--table", str(benches.table(tmp_path / "t.arrow"))],
+        "probe": ["--probe-size", "20"],
+    }
+    _, without = searched(tmp_path / "0", method)
+    _, found = searched(tmp_path / "1", method, *options[change])
+    assert [trajectory(records) for records in found] == [trajectory(records) for records in without]
+
+
+def test_removing_every_metric_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, before = searched(tmp_path / "0", "darts")
+    monkeypatch.setattr("bench.metrics.cell.supernet", lambda _searcher, lab: [None] * lab.replicas)
+    nothing = {"genotype": None, "key": None, "table": None, "miss": None, "regret_val": None, "regret_test": None}
+    monkeypatch.setattr(
+        "bench.metrics.cell.cells", lambda _space, _selected, n, _truth: [{**nothing, "no_genotype": "removed"}] * n
+    )
+    _, after = searched(tmp_path / "1", "darts", "--curvature", "off")
+    for one, other in zip(before, after, strict=True):
+        for name in ("logits", "weights", "train_loss", "val_loss"):
+            assert [record[name] for record in one] == [record[name] for record in other]
+
+
+@pytest.mark.parametrize(("every", "measured"), [(1, [0, 1, 2, 3]), (2, [0, 2, 3]), (3, [0, 3]), (5, [0, 3])])
+def test_curvature_is_measured_when_it_is_due_and_at_the_last_epoch(
+    every: int, measured: list[int], tmp_path: Path
+) -> None:
+    _, (records, _) = searched(tmp_path, "darts", "--curvature-every", str(every), "--epochs", "3")
+    assert [record["epoch"] for record in records if record["curvature"]] == measured
+    unmeasured = {record["no_curvature"] for record in records[:-1] if record["curvature"] is None}
+    assert unmeasured == (set() if every == 1 else {f"curvature is measured every {every} epochs"})
+    assert records[-1]["no_curvature"] == "not measured at stage 'final': see the last epoch"
+    whole = [record["epoch"] for record in records if record["curvature"] and "spectrum" in record["curvature"]]
+    assert whole == [0, 3]
+
+
+def test_the_curvature_of_a_record_is_that_of_its_logits(tmp_path: Path) -> None:
+    """Measured exactly and apart from the loop, at the state the loop left behind."""
+    stack, (_, records) = searched(tmp_path, "darts")
+    again = stack.method.build(stack.spec.settings, stack.lab)
+    for epoch in range(EPOCHS):
+        again.begin_epoch(epoch)
+        for batches in stack.lab.feed.epoch(again.policy, epoch, EPOCHS):
+            again.step(batches)
+    noise = stack.lab.stream("another", 0)
+    settings = curvature.CurvatureSettings(mode="exact")
+    found = curvature.measure(again, curvature.Probes(stack.lab.feed.probe(10)), None, noise, settings, True)
+    mine = records[EPOCHS]["curvature"]
+    assert mine["spectrum"] == pytest.approx(found.records[1]["spectrum"], abs=1e-5)
+    assert mine["lambda_dominant"] == pytest.approx(found.records[1]["lambda_dominant"], rel=1e-2)
+
+
+def diverging(method: Method, replica: int) -> Method:
+    """The method with one replica's logits not a number from the start."""
+
+    def build(settings: Any, resources: Any) -> Searcher:
+        searcher = method.build(settings, resources)
+        for values in searcher.logits().values():
+            values[replica] = math.nan
+        return searcher
+
+    return dataclasses.replace(method, build=build)
+
+
+def test_a_seed_that_diverges_is_recorded_and_the_others_go_on_to_the_same_bits(tmp_path: Path) -> None:
+    stack, (_, healthy) = searched(tmp_path / "0", "darts")
+    sick = Stack(stack.specs, diverging(stack.method, 0), stack.lab, stack.truth)
+    store = Store(tmp_path / "1", stack.specs)
+    store.create({"seeds": [0, 1]}, None)
+    search(sick, store, lambda _records, _timing: None)
+    lost, other = (benches.records(tmp_path / "1", spec) for spec in stack.specs)
+    assert other == healthy
+    assert len(lost) == len(healthy)
+    for record in lost[:-1]:
+        assert record["genotype"] is record["key"] is record["miss"] is None
+        assert "diverged" in record["no_genotype"]
+        assert record["logits"]["op"][0][0] is None
+        assert record["supernet"]["val_loss"] is None
+        assert record["curvature"]["lambda_dominant"] is None
+        assert record["curvature"]["not_finite"]
+    assert lost[1]["train_loss"] is None
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_the_observer_is_told_is_what_is_written(method: str, tmp_path: Path) -> None:
+    found = benches.stack(benches.bench(tmp_path, method, "--curvature", "off"), method)
+    store = Store(tmp_path, found.specs)
+    store.create({}, None)
+    told: list[tuple[str, str]] = []
+    search(found, store, lambda records, _timing: told.append(tuple(record.line() for record in records)))
+    for column, spec in enumerate(found.specs):
+        text = (store.folder(spec) / "records.jsonl").read_text(encoding="utf-8")
+        assert text == "".join(pair[column] for pair in told)
+
+
+def test_the_timing_adds_up_and_has_a_line_for_every_record(tmp_path: Path) -> None:
+    stack, (records, _) = searched(tmp_path, "darts")
+    for spec in stack.specs:
+        timings = benches.lines(tmp_path / "runs" / spec.name / "timing.jsonl")
+        instants = [(timing["epoch"], timing["stage"]) for timing in timings]
+        assert instants == [(record["epoch"], record["stage"]) for record in records]
+        for timing in timings:
+            assert timing["wall_s"] == pytest.approx(timing["search_s"] + timing["measure_s"])
+            assert timing["measure_s"] >= timing["curvature_s"] >= 0
+        searching = timings[1:-1]
+        assert timings[0]["images_per_s"] is None
+        for timing in searching:
+            assert timing["images_per_s"] * timing["search_s"] == pytest.approx(2 * 2 * 20)
+            assert timing["curvature_s"] > 0
+            assert timing["peak_bytes"] is None
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_search_has_the_same_bits(method: str, tmp_path: Path) -> None:
+    searched(tmp_path / "0", method)
+    searched(tmp_path / "1", method)
+    assert benches.record_bytes(tmp_path / "0") == benches.record_bytes(tmp_path / "1")
