@@ -1,19 +1,5 @@
-# make demo: env
-	$(MAKE) --jobs=2 demo-s1-unrolled demo-toy demo-s1
-	$(BIN)/python -m analysis.figures
-
-# Two processes of one thread each; the unrolled search takes longest and starts first.
-demo-s1-unrolled: env
-	$(DEMO) --space s1 --methods darts_2nd
-
-demo-toy: env
-	$(BIN)/python -m bench.tables build --space toy --dataset digits --threads 1
-	$(DEMO) --space toy --methods all
-
-demo-s1: env
-	$(DEMO) --space s1 --methods darts,random_ws
-
-test: environment if needed, tests.
+# `make demo` runs the main job on the embedded benchmark and draws the figures; `make test` passes the tests.
+# Both create the environment where it is missing.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -37,16 +23,19 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: env
-	$(MAKE) --jobs=2 demo-toy demo-s1
+	$(MAKE) --jobs=2 demo-s1-unrolled demo-toy demo-s1
 	$(BIN)/python -m analysis.figures
 
-# The two spaces run side by side, one thread each.
+# Two processes of one thread each; the unrolled search takes longest and starts first.
+demo-s1-unrolled: env
+	$(DEMO) --space s1 --methods darts_2nd
+
 demo-toy: env
 	$(BIN)/python -m bench.tables build --space toy --dataset digits --threads 1
-	$(DEMO) --space toy
+	$(DEMO) --space toy --methods all
 
 demo-s1: env
-	$(DEMO) --space s1
+	$(DEMO) --space s1 --methods darts,random_ws
 
 test: env
 	$(BIN)/python -m pytest -m "not slow"

@@ -227,3 +227,24 @@ def test_initialising_leaves_the_global_generator():
     initialised((5, 1))
     assert torch.equal(torch.get_rng_state(), before)
     assert (np.random.get_state()[1] == numpy_before).all()  # noqa: NPY002
+
+
+@pytest.mark.parametrize(("side", "stride"), [(3, 1), (2, 2)])
+@pytest.mark.parametrize("shape", [(2, 3, 12, 12), (2, 3, 7, 9), (1, 2, 4, 5)])
+def test_max_pool_equals_torchs_with_ties_and_both_derivatives(side, stride, shape):
+    stream = torch.Generator().manual_seed(3)
+    mine = torch.randint(-2, 3, shape, generator=stream).double().requires_grad_()
+    theirs = mine.detach().clone().requires_grad_()
+    ours = ops.max_pool(mine, side, stride)
+    reference = torch.nn.functional.max_pool2d(theirs, side, stride, padding=1)
+    assert torch.equal(ours, reference)
+    down = torch.randn(ours.shape, generator=stream, dtype=torch.float64)
+    seeds = torch.randn(shape, generator=stream, dtype=torch.float64)
+    seconds = []
+    for x, y in ((mine, ours), (theirs, reference)):
+        (first,) = torch.autograd.grad((y**3 * down).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad((first * seeds).sum(), x)
+        seconds.append((first.detach(), second))
+    assert torch.allclose(seconds[0][0], seconds[1][0])
+    assert torch.allclose(seconds[0][1], seconds[1][1])
+    assert seconds[0][1].abs().max() > 0.1
