@@ -88,9 +88,20 @@ def max_pool(x: Folded, side: int = 3, stride: int = 1) -> Folded:
     """
     if x.device.type != "cpu":
         return F.max_pool2d(x, side, stride, padding=1)
+    if not torch.is_grad_enabled():
+        return _largest(_largest(F.pad(x, (1, 1, 1, 1), value=-math.inf), side, stride).mT, side, stride).mT
     with torch.no_grad():
         places, shape = _places(x, side, stride)
     return x.flatten(2).gather(2, places.flatten(2)).unflatten(2, shape)
+
+
+def _largest(values: Float[Tensor, "n rc _h _w"], side: int, stride: int) -> Float[Tensor, "n rc _h _out"]:
+    """Slide along the last axis; return each window's largest value."""
+    last = values.shape[-1] - side + 1
+    best = values[..., :last:stride]
+    for offset in range(1, side):
+        best = torch.maximum(best, values[..., offset : last + offset : stride])
+    return best
 
 
 def _places(x: Folded, side: int, stride: int) -> tuple[Int[Tensor, "n rc _h _w"], tuple[int, int]]:

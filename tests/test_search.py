@@ -142,12 +142,14 @@ def test_measuring_changes_nothing(method: str, tmp_path: Path, usual: Usual) ->
 
 
 @pytest.mark.parametrize("method", FIRST)
-@pytest.mark.parametrize("change", ["every", "exact", "table", "probe"])
+@pytest.mark.parametrize(
+    "change", ["every", "table", *(pytest.param(c, marks=pytest.mark.slow) for c in ("exact", "probe"))]
+)
 def test_measuring_otherwise_changes_nothing(method: str, change: str, tmp_path: Path, usual: Usual) -> None:
     options = {
         "every": ["--curvature-every", "2"],
         "exact": ["--curvature", "exact"],
-        "table": ["--table", str(benches.table(tmp_path / "t.arrow"))],
+        "table": ["--table", str(benches.table(tmp_path / "t.arrow")), "--curvature", "off"],
         "probe": ["--probe-size", "20"],
     }
     _, found = searched(tmp_path, method, *options[change])
@@ -169,9 +171,18 @@ def test_removing_every_metric_changes_nothing(tmp_path: Path, usual: Usual, mon
 
 @pytest.mark.parametrize(("every", "measured"), [(1, [0, 1, 2, 3]), (2, [0, 2, 3]), (3, [0, 3]), (5, [0, 3])])
 def test_curvature_is_measured_when_it_is_due_and_at_the_last_epoch(
-    every: int, measured: list[int], tmp_path: Path
+    every: int, measured: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    starts: list[Any] = []
+
+    def measure(_searcher: Searcher, _probes: Any, start: Any, noise: Any, _settings: Any, whole: bool) -> Any:
+        starts.append(start)
+        vectors = torch.full((2, 11), float(len(starts)), dtype=torch.float64)
+        return curvature.Measured([{"spectrum": []} if whole else {"lambda_dominant": 0.0}] * len(noise), vectors)
+
+    monkeypatch.setattr(curvature, "measure", measure)
     _, (records, _) = searched(tmp_path, "darts", "--curvature-every", str(every), "--epochs", "3")
+    assert [None if start is None else float(start[0, 0]) for start in starts] == [None, 1.0, 2.0, 3.0][: len(measured)]
     assert [record["epoch"] for record in records if record["curvature"]] == measured
     unmeasured = {record["no_curvature"] for record in records[:-1] if record["curvature"] is None}
     assert unmeasured == (set() if every == 1 else {f"curvature is measured every {every} epochs"})

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from bench import data
 from bench.data.augment import Augmentation
 from bench.data.feed import Feed, FeedSettings
-from bench.data.types import Dataset, ImageSet
+from bench.data.types import Dataset, ImageSet, balanced
 from bench.ops import initialise
 from bench.rng import derive, torch_stream
 from bench.spaces.base import Genotype, NetworkSize, Space, discrete_choices
@@ -31,16 +32,26 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a cell is trained; NAS-Bench-201's optimiser at a small size."""
+    """How a cell is trained; NAS-Bench-201's optimiser at a small size.
 
-    epochs: int = 12
+    On toy this gives Spearman .85 between two runs and 25 % to 62 % test accuracy from the 10th to the 90th percentile;
+    fewer channels or more epochs of fewer channels rank worse for the same time.
+
+    Attributes:
+        train_images: at most, of both halves of the search pool.
+        eval_images: at most, of each of validation and test.
+    """
+
+    epochs: int = 4
+    train_images: int = 800
+    eval_images: int = 1000
     runs: int = 2
-    channels: int = 4
+    channels: int = 8
     cells: int = 1
-    batch_size: int = 64
-    weights: WeightSettings = WeightSettings(lr=0.1, lr_min=0.0, weight_decay=5e-4, nesterov=True)
+    batch_size: int = 32
+    weights: WeightSettings = WeightSettings(lr=0.05, lr_min=0.0, weight_decay=5e-4, nesterov=True)
     augmentation: Augmentation = Augmentation(padding=1, flip=False, cutout_length=0)
-    replicas: int = 54
+    replicas: int = 6
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,8 @@ def build(space: Space, dataset: Dataset, protocol: Protocol, device: torch.devi
         ValueError: the dataset has no images set aside for a table.
     """
     _parts(dataset)
+    halves = 2 * min(len(dataset.train_indices), len(dataset.val_indices))
+    dataset = data.subset(dataset, min(protocol.train_images, halves))
     cells = representatives(space)
     # Cells of equal operations lie side by side, so that an operation is computed for few stretches of replicas.
     ordered = sorted(cells.items(), key=lambda item: (item[1]["op"], item[0]))
@@ -130,7 +143,7 @@ def train(
         for batches in feed.epoch(policy, epoch, protocol.epochs):
             weight_step(network, optimiser, batches.train[0], choices, rate)
         tick()
-    held_out = [_held_out(dataset, images) for images in _parts(dataset)]
+    held_out = [_held_out(dataset, images, protocol.eval_images) for images in _parts(dataset)]
     scores = [accuracy(network, _feed(part, seeds, protocol, device), choices) for part in held_out]
     return np.stack(scores, 1)
 
@@ -150,8 +163,10 @@ def _feed(dataset: Dataset, seeds: tuple[int, ...], protocol: Protocol, device: 
     return Feed(dataset, seeds, settings, device, torch.float32)
 
 
-def _held_out(dataset: Dataset, images: ImageSet) -> Dataset:
-    return dataclasses.replace(dataset, search=images, val_indices=torch.arange(len(images.labels)))
+def _held_out(dataset: Dataset, images: ImageSet, size: int) -> Dataset:
+    """Return the dataset with these images, at most `size`, in place of the validation half."""
+    chosen = balanced(images.labels, size, dataset.classes)
+    return dataclasses.replace(dataset, search=images, val_indices=chosen)
 
 
 def _table(

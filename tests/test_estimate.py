@@ -1,0 +1,84 @@
+"""What a search would cost, without training anything."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from bench import estimate as module
+from bench import spaces
+from bench.estimate import Estimate, estimate
+from bench.search import Stack
+from searchers.base import SupernetOptions
+from searchers.registry import METHODS
+from tests import benches
+
+
+@pytest.fixture(autouse=True)
+def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unchecked: None) -> None:
+    benches.isolate(monkeypatch, tmp_path)
+    monkeypatch.setattr(module, "_pass", lambda _stack, _network: (0.001, 1000.0))
+
+
+def stack(tmp_path: Path, *more: str, method: str = "darts") -> Stack:
+    return benches.stack(benches.bench(tmp_path, method, *more), method)
+
+
+def estimated(tmp_path: Path, *more: str) -> Estimate:
+    return estimate(stack(tmp_path, *more))
+
+
+def test_weights_logits_and_rows_are_counted(tmp_path: Path) -> None:
+    found = estimated(tmp_path, "--seeds", "0:3")
+    searched = stack(tmp_path)
+    network = searched.lab.space.supernet(searched.lab.size, 1, SupernetOptions())
+    assert found.weights == sum(parameter.numel() for _, parameter in network.named_parameters())
+    groups = spaces.get("toy").groups
+    assert found.logits == sum(group.decisions * len(group.options) for group in groups)
+    assert found.rows == sum(group.decisions for group in groups)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_steps_are_those_of_the_feed(method: str, tmp_path: Path) -> None:
+    searched = stack(tmp_path, method=method)
+    steps = list(searched.lab.feed.epoch(searched.method.policy(searched.spec.settings), 0, benches.EPOCHS))
+    assert estimate(searched).steps_per_epoch == len(steps)
+
+
+def test_time_grows_with_epochs_and_curvature(tmp_path: Path) -> None:
+    """2 epochs × (3 steps × 8 images × 2 passes + 10 probe images × 21 passes) at a millisecond a pass."""
+    assert estimated(tmp_path).wall_s == pytest.approx(2 * (3 * 8 * 2 + 10 * 21) / 1000)
+    assert estimated(tmp_path, "--epochs", "6").wall_s == pytest.approx(3 * estimated(tmp_path).wall_s)
+    assert estimated(tmp_path, "--curvature", "off").wall_s == pytest.approx(2 * 3 * 8 * 2 / 1000)
+    assert estimated(tmp_path, "--curvature-every", "2").wall_s == pytest.approx(2 * (48 + 105) / 1000)
+
+
+def test_memory_holds_the_larger_of_batch_and_probe_and_four_copies_of_the_weights(tmp_path: Path) -> None:
+    found = estimated(tmp_path)
+    assert found.peak_bytes == 2 * 10 * 1000 + 4 * 2 * found.weights * 4
+    wide = estimated(tmp_path, "--batch-size", "32", "--train-size", "100")
+    assert wide.peak_bytes - found.peak_bytes == 12 * 1000
+
+
+@pytest.mark.parametrize("space", ["toy", "s1", "s2", "s3", "nb201"])
+def test_a_pass_is_measured_on_every_space(space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    benches.isolate(monkeypatch, tmp_path)
+    small, large = (
+        estimated(tmp_path, "--space", space, "--seeds", seeds, "--channels", channels)
+        for seeds, channels in (("0:1", "2"), ("0:3", "4"))
+    )
+    assert small.wall_s > 0
+    assert large.weights > small.weights
+    assert large.peak_bytes > 2 * small.peak_bytes
+
+
+def test_nothing_is_trained_written_or_changed(tmp_path: Path) -> None:
+    searched = stack(tmp_path)
+    before = searched.method.build(searched.spec.settings, searched.lab).state_dict()
+    names = sorted(path.name for path in tmp_path.iterdir())
+    estimate(searched)
+    after = searched.method.build(searched.spec.settings, searched.lab).state_dict()
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert all(bool((after["logits"][name] == value).all()) for name, value in before["logits"].items())
+    assert dataclasses.asdict(estimate(searched)) == dataclasses.asdict(estimate(searched))
