@@ -69,6 +69,8 @@ def main(arguments: Sequence[str]) -> int:
 def _search_all(console: Console, bench: Bench, runs: list[tuple[Method, tuple[RunSpec, ...]]]) -> int:
     results, failed = bench.request.results, []
     for method, specs in runs:
+        if done := tuple(spec for spec in specs if not bench.request.fresh and store.finished(results, spec)):
+            console.print(f"{Unit(method, done).label}: finished before", highlight=False, soft_wrap=True)
         for unit in plan(bench, method, specs):
             try:
                 _search(console, bench, unit)

@@ -34,17 +34,17 @@ Report = Callable[[int, int], None]
 class Protocol:
     """How a cell is trained; NAS-Bench-201's optimiser at a small size.
 
-    On toy this gives Spearman .85 between two runs and 25 % to 62 % test accuracy from the 10th to the 90th percentile;
-    fewer channels or more epochs of fewer channels rank worse for the same time.
+    On toy and the digits: a minute on two cores, Spearman .78 between two runs, 18 % to 46 % test accuracy from the
+    10th to the 90th percentile; half the images for twice the epochs rank worse (.65), three epochs better (.87).
 
     Attributes:
         train_images: at most, of both halves of the search pool.
         eval_images: at most, of each of validation and test.
     """
 
-    epochs: int = 4
-    train_images: int = 800
-    eval_images: int = 1000
+    epochs: int = 2
+    train_images: int = 1600
+    eval_images: int = 800
     runs: int = 2
     channels: int = 8
     cells: int = 1
