@@ -27,6 +27,8 @@ Basis = Float[Tensor, "directions size"]
 Hessians = Float[Tensor, "replicas size size"]
 Frame = Float[Tensor, "replicas steps size"]
 PerReplica = Float[Tensor, " replicas"]
+PATIENCE, RATE_OVER = 6, 3
+"""Products before power iteration may be given up, and over how many its rate of convergence is taken."""
 Product = Callable[[Vectors], Vectors]
 """Vector to Hessian times vector, float64 on the CPU."""
 
@@ -131,38 +133,52 @@ class Dominant:
 def dominant(product: Product, start: Vectors, basis: Basis, tolerance: float = 1e-3) -> Dominant:
     """Return the eigenvalue of largest magnitude in the complement of the basis, signed.
 
-    Power iteration until ‖Hv−θv‖ ≤ tolerance·|θ|; Lanczos takes over after as many products as there are logits. A
-    replica that has converged is frozen, so that its value does not depend on what it is stacked with.
+    Power iteration until ‖Hv−θv‖ ≤ tolerance·|θ|. It may take as many products as there are logits; where it will not
+    get there, or has not, Lanczos takes over from its vector. A replica that is done is frozen, so that its value does
+    not depend on what it is stacked with.
     """
     found = power_iteration(product, start, basis, tolerance)
     stuck = found.residual > tolerance
     if not stuck.any():
         return found
-    finished = lanczos(product, found.vector, basis, tolerance)
+    finished = lanczos(product, found.vector, basis, tolerance, stuck)
     return _merge(stuck, replace(finished, products=finished.products + found.products), found)
 
 
 def power_iteration(product: Product, start: Vectors, basis: Basis, tolerance: float = 1e-3) -> Dominant:
-    """Iterate v ← Hv/‖Hv‖ until the residual is small; it may still be large after `size` products."""
+    """Iterate v ← Hv/‖Hv‖ until the residual is small, or will not be after `size` products at its present rate."""
     vector, running = _first(start, basis), torch.ones(len(start), dtype=torch.bool)
+    size, residuals = start.shape[1], []
     found = _estimate(vector, torch.zeros_like(vector), 0)
-    for count in range(1, start.shape[1] + 1):
+    for count in range(1, size + 1):
         image = project(product(vector), basis)
         found = _merge(running, _estimate(vector, image, count), found)
+        residuals.append(found.residual)
         running = running & (found.residual > tolerance)
+        if count > PATIENCE:
+            rate = found.residual / residuals[-1 - RATE_OVER]
+            running = running & (found.residual * rate ** ((size - count) / RATE_OVER) <= tolerance)
         if not running.any():
             break
         vector = torch.where(running[:, None], _unit(image), vector)
     return found
 
 
-def lanczos(product: Product, start: Vectors, basis: Basis, tolerance: float = 1e-3) -> Dominant:
+def lanczos(
+    product: Product,
+    start: Vectors,
+    basis: Basis,
+    tolerance: float = 1e-3,
+    wanted: Bool[Tensor, " replicas"] | None = None,
+) -> Dominant:
     """Return the dominant eigenpair by Rayleigh-Ritz in the Krylov space, fully re-orthogonalised.
 
     Stops when both ends of the spectrum have a residual below the tolerance, since the one that looks smaller may not
-    be; after as many steps as the complement has dimensions the space is complete and the result exact.
+    be; after as many steps as the complement has dimensions the space is complete and the result exact. Replicas that
+    are not `wanted` (None: all are) are not waited for.
     """
     vector, running = _first(start, basis), torch.ones(len(start), dtype=torch.bool)
+    running = running if wanted is None else wanted
     found = _estimate(vector, torch.zeros_like(vector), 0)
     frame = images = vector[:, None][:, :0]
     for count in range(1, start.shape[1] - len(basis) + 1):

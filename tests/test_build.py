@@ -48,7 +48,7 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unchecked: None) 
     benches.isolate(monkeypatch, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["toy", "s1"])
+@pytest.mark.parametrize("name", ["toy", pytest.param("s1", marks=pytest.mark.slow)])
 def test_there_is_one_cell_for_every_key_of_the_space(name: str) -> None:
     space = spaces.get(name)
     found = build.representatives(space)

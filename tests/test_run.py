@@ -142,9 +142,7 @@ def test_fresh_starts_again(tmp_path: Path) -> None:
     assert record_bytes(tmp_path) == records
 
 
-@pytest.mark.parametrize(
-    "change", [["--set", "darts.arch.lr=0.5"], ["--epochs", "1"], ["--channels", "4"], ["--probe-size", "20"]]
-)
+@pytest.mark.parametrize("change", [["--set", "darts.arch.lr=0.5"], ["--probe-size", "20"]])
 def test_a_changed_specification_is_another_folder(tmp_path: Path, change: list[str]) -> None:
     assert run.main(command(tmp_path, "darts", *OFF, "--seeds", "0")) == 0
     before = files(tmp_path)
@@ -187,8 +185,8 @@ class Faults:
 
 
 SHORT = ("darts", *OFF, "--epochs", "1", "--seeds", "0:2")
-CHANGES = 42
-"""What an uninterrupted search of SHORT changes on the disk."""
+CHANGES, STARTED = 42, 20
+"""What an uninterrupted search of SHORT changes on the disk, and how much of it before anything is recorded."""
 
 
 def test_the_number_of_moments_to_die_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +196,9 @@ def test_the_number_of_moments_to_die_at(tmp_path: Path, monkeypatch: pytest.Mon
     assert faults.count == CHANGES
 
 
-@pytest.mark.parametrize("at", range(CHANGES))
+@pytest.mark.parametrize(
+    "at", [pytest.param(at, marks=[pytest.mark.slow] if at < STARTED and at % 5 else []) for at in range(CHANGES)]
+)
 def test_a_kill_at_any_change_of_the_disk_leaves_what_can_be_gone_on_from(
     at: int, tmp_path: Path, whole: Callable[..., dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,14 +246,21 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, arguments: list[str], saves: in
             run.main(arguments)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "measured"),
+    [
+        *((method, False) for method in METHODS),
+        *(pytest.param(method, True, marks=[] if method == "darts" else [pytest.mark.slow]) for method in METHODS),
+    ],
+)
 def test_every_method_goes_on_to_the_same_bytes(
-    method: str, tmp_path: Path, whole: Callable[..., dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+    method: str, measured: bool, tmp_path: Path, whole: Callable[..., dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    more = () if measured else OFF
     for saves in (2, 2):
-        interrupted(monkeypatch, command(tmp_path, method), saves)
-    assert run.main(command(tmp_path, method)) == 0
-    assert record_bytes(tmp_path) == whole(method)
+        interrupted(monkeypatch, command(tmp_path, method, *more), saves)
+    assert run.main(command(tmp_path, method, *more)) == 0
+    assert record_bytes(tmp_path) == whole(method, *more)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -353,11 +360,17 @@ def test_ctrl_c_keeps_the_epochs_and_says_how_to_go_on(
 @pytest.mark.parametrize(
     "method", [name if name == "darts" else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
 )
-@pytest.mark.parametrize("after", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("after", "more"),
+    [
+        (2, (*OFF, "--epochs", "8")),
+        *(pytest.param(after, ("--epochs", "4"), marks=pytest.mark.slow) for after in (1, 2, 3, 4)),
+    ],
+)
 def test_a_killed_process_is_gone_on_from(
-    method: str, after: int, tmp_path: Path, whole: Callable[..., dict[str, bytes]]
+    method: str, after: int, more: tuple[str, ...], tmp_path: Path, whole: Callable[..., dict[str, bytes]]
 ) -> None:
-    arguments = command(tmp_path, method, "--epochs", "4", "--threads", "1")
+    arguments = command(tmp_path, method, *more, "--threads", "1")
     with subprocess.Popen(
         [sys.executable, "-m", "bench.run", *arguments],
         cwd=ROOT,
@@ -375,7 +388,7 @@ def test_a_killed_process_is_gone_on_from(
     assert process.returncode == -signal.SIGKILL
     assert not any((path / "finished.json").exists() for path in folders(tmp_path).values())
     assert run.main(arguments) == 0
-    assert record_bytes(tmp_path) == whole(method, "--epochs", "4", "--threads", "1")
+    assert record_bytes(tmp_path) == whole(method, *more, "--threads", "1")
 
 
 # Exit codes and what is printed
@@ -483,8 +496,8 @@ def test_the_closing_table_has_every_method_the_random_cell_and_the_optimum(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = benches.table(tmp_path / "t.arrow")
-    methods = ",".join(METHODS)
-    more = ("--methods", methods, *quick(*METHODS), "--table", str(path), "--curvature-every", "2")
+    methods = ("darts", "random_ws")
+    more = ("--methods", ",".join(methods), *quick(*methods), "--table", str(path), "--curvature-every", "2")
     assert run.main(command(tmp_path / "r", "darts", *more)) == 0
     printed = capsys.readouterr().out
     facts = json.loads((folders(tmp_path / "r")["toy-darts-s0"] / "table.json").read_text(encoding="utf-8"))
@@ -493,7 +506,7 @@ def test_the_closing_table_has_every_method_the_random_cell_and_the_optimum(
     gap = facts["optimum"]["test"] - facts["random_cell"]["test"]
     assert rows["random cell"][1:4] == [*(f"{facts['random_cell'][s]:.4f}" for s in ("val", "test")), f"{gap:.4f}"]
     assert rows["optimum"][1:4] == [*(f"{facts['optimum'][s]:.4f}" for s in ("val", "test")), "0.0000"]
-    for method in METHODS:
+    for method in methods:
         finals = [
             lines(folder / "records.jsonl")[-1]
             for name, folder in folders(tmp_path / "r").items()

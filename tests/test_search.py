@@ -169,18 +169,24 @@ def test_removing_every_metric_changes_nothing(tmp_path: Path, usual: Usual, mon
             assert [record[name] for record in one] == [record[name] for record in other]
 
 
-@pytest.mark.parametrize(("every", "measured"), [(1, [0, 1, 2, 3]), (2, [0, 2, 3]), (3, [0, 3]), (5, [0, 3])])
-def test_curvature_is_measured_when_it_is_due_and_at_the_last_epoch(
-    every: int, measured: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    starts: list[Any] = []
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Replace the measurement by one that costs nothing and notes the vectors it starts from."""
+    found: list[Any] = []
 
     def measure(_searcher: Searcher, _probes: Any, start: Any, noise: Any, _settings: Any, whole: bool) -> Any:
-        starts.append(start)
-        vectors = torch.full((2, 11), float(len(starts)), dtype=torch.float64)
+        found.append(start)
+        vectors = torch.full((2, 11), float(len(found)), dtype=torch.float64)
         return curvature.Measured([{"spectrum": []} if whole else {"lambda_dominant": 0.0}] * len(noise), vectors)
 
     monkeypatch.setattr(curvature, "measure", measure)
+    return found
+
+
+@pytest.mark.parametrize(("every", "measured"), [(1, [0, 1, 2, 3]), (2, [0, 2, 3]), (3, [0, 3]), (5, [0, 3])])
+def test_curvature_is_measured_when_it_is_due_and_at_the_last_epoch(
+    every: int, measured: list[int], tmp_path: Path, starts: list[Any]
+) -> None:
     _, (records, _) = searched(tmp_path, "darts", "--curvature-every", str(every), "--epochs", "3")
     assert [None if start is None else float(start[0, 0]) for start in starts] == [None, 1.0, 2.0, 3.0][: len(measured)]
     assert [record["epoch"] for record in records if record["curvature"]] == measured
@@ -238,7 +244,7 @@ def test_a_seed_that_diverges_is_recorded_and_the_others_go_on_to_the_same_bits(
     assert lost[1]["train_loss"] is None
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", FIRST)
 def test_what_the_observer_is_told_is_what_is_written(method: str, tmp_path: Path) -> None:
     found = benches.stack(benches.bench(tmp_path, method, "--curvature", "off"), method)
     store = Store(tmp_path, found.specs)
@@ -250,8 +256,9 @@ def test_what_the_observer_is_told_is_what_is_written(method: str, tmp_path: Pat
         assert text == "".join(pair[column] for pair in told)
 
 
-def test_the_timing_adds_up_and_has_a_line_for_every_record(tmp_path: Path) -> None:
+def test_the_timing_adds_up_and_has_a_line_for_every_record(tmp_path: Path, starts: list[Any]) -> None:
     stack, (records, _) = searched(tmp_path, "darts")
+    assert len(starts) == EPOCHS + 1
     for spec in stack.specs:
         timings = benches.lines(tmp_path / "runs" / spec.name / "timing.jsonl")
         instants = [(timing["epoch"], timing["stage"]) for timing in timings]
