@@ -7,21 +7,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 
+from bench.supernet.common import NetworkSize
 from searchers.base import Choices, Group, Scores, Supernet, SupernetOptions
-
-
-@dataclass(frozen=True)
-class NetworkSize:
-    """Size of a supernet, of one cell a stage or as published.
-
-    Attributes:
-        cells: cells a stage (there are three).
-    """
-
-    channels: int
-    cells: int
-    image_channels: int = 3
-    classes: int = 10
 
 
 @dataclass(frozen=True)

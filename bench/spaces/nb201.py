@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterator
 
 from bench.spaces.base import Genotype, NetworkSize
-from bench.supernet.nb201 import EDGES, NONE, OPERATIONS, SKIP, NB201Supernet, Sizes
+from bench.supernet.nb201 import EDGES, NONE, OPERATIONS, SKIP, NB201Supernet
 from searchers.base import Group, SupernetOptions
 
 
@@ -22,8 +22,7 @@ class NB201Space:
         self.groups = (Group("op", len(EDGES), OPERATIONS, parametric=(False, False, True, True, False)),)
 
     def supernet(self, size: NetworkSize, replicas: int, options: SupernetOptions) -> NB201Supernet:
-        sizes = Sizes(size.channels, size.cells, size.image_channels, size.classes)
-        return NB201Supernet(self.groups, replicas, sizes, options)
+        return NB201Supernet(self.groups, replicas, size, options)
 
     def key(self, genotype: Genotype) -> str:
         nodes = []

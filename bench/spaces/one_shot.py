@@ -14,7 +14,7 @@ from functools import cached_property
 
 from bench.spaces.base import Genotype, NetworkSize
 from bench.spaces.graph101 import LABELS, graph_hash, prune
-from bench.supernet.one_shot import OPERATIONS, OneShotSupernet, Sizes
+from bench.supernet.one_shot import OPERATIONS, OneShotSupernet
 from searchers.base import Group, SupernetOptions
 
 
@@ -46,8 +46,7 @@ class OneShotSpace:
         self.groups = _groups(topology)
 
     def supernet(self, size: NetworkSize, replicas: int, options: SupernetOptions) -> OneShotSupernet:
-        sizes = Sizes(size.channels, size.cells, size.image_channels, size.classes)
-        return OneShotSupernet(self.groups, self.topology.nodes, replicas, sizes, options)
+        return OneShotSupernet(self.groups, self.topology.nodes, replicas, size, options)
 
     def matrix(self, genotype: Genotype) -> list[list[int]]:
         """Return the adjacency of input, choice blocks and output, loose ends included."""

@@ -15,6 +15,20 @@ Row = tuple[Float[Tensor, "replicas options"], Bool[np.ndarray, "replicas option
 
 
 @dataclass(frozen=True)
+class NetworkSize:
+    """Size of a supernet, of one cell a stage or as published.
+
+    Attributes:
+        cells: cells a stage (there are three).
+    """
+
+    channels: int
+    cells: int
+    image_channels: int = 3
+    classes: int = 10
+
+
+@dataclass(frozen=True)
 class CellChoices:
     """The mixing weights one cell receives."""
 

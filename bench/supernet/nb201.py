@@ -6,8 +6,6 @@ them, and a head. A cell has nodes 0..3 and six edges; a node is the sum over it
 operations. Convolutions have a bias because their normalisation is not affine (the authors' search mode).
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,22 +13,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench import ops
-from bench.supernet.common import CellChoices, check
+from bench.supernet.common import CellChoices, NetworkSize, check
 from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 NONE, SKIP, CONV1X1, CONV3X3, POOL = range(5)
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Size of a supernet; the published one has 16 channels and 5 cells a stage."""
-
-    channels: int = 16
-    cells_per_stage: int = 5
-    image_channels: int = 3
-    classes: int = 10
 
 
 class Cell(nn.Module):
@@ -96,19 +84,19 @@ def _conv(replicas: int, channels: int, side: int) -> ops.ConvNorm:
 class NB201Supernet(nn.Module):
     """All cells of NAS-Bench-201 at once."""
 
-    def __init__(self, groups: tuple[Group, ...], replicas: int, sizes: Sizes, options: SupernetOptions) -> None:
+    def __init__(self, groups: tuple[Group, ...], replicas: int, size: NetworkSize, options: SupernetOptions) -> None:
         super().__init__()
         self.groups, self.replicas, self.parts = groups, replicas, options.partial_channels
-        self.cells = 3 * sizes.cells_per_stage
-        channels = sizes.channels
-        self.stem = ops.ConvNorm(ops.Conv(replicas, (channels, sizes.image_channels, 3)))
+        self.cells = 3 * size.cells
+        channels = size.channels
+        self.stem = ops.ConvNorm(ops.Conv(replicas, (channels, size.image_channels, 3)))
         self.cell = nn.ModuleList(
-            Cell(replicas, channels * 2 ** (index // sizes.cells_per_stage), options.partial_channels)
+            Cell(replicas, channels * 2 ** (index // size.cells), options.partial_channels)
             for index in range(self.cells)
         )
         self.reduce = nn.ModuleList(Residual(replicas, channels * k, channels * 2 * k) for k in (1, 2))
         self.head = ops.Norm(replicas, 4 * channels, affine=False)
-        self.classifier = ops.Linear(replicas, 4 * channels, sizes.classes)
+        self.classifier = ops.Linear(replicas, 4 * channels, size.classes)
 
     def forward(
         self, images: Float[Tensor, "replicas n c h w"], choices: Choices, inputs: ForwardInputs = ForwardInputs()

@@ -7,8 +7,6 @@ with input x, node j sums its parents (t_0 = its own 1×1 projection of x) with 
 operations with row `op[j]`, and the output is out_0 · projection(x) + concat_j(out_j · t_j).
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -16,20 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench import ops
-from bench.supernet.common import CellChoices, Row, check
+from bench.supernet.common import CellChoices, NetworkSize, Row, check
 from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
 
 OPERATIONS = ("maxpool3x3", "conv3x3-bn-relu", "conv1x1-bn-relu")
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Size of a supernet; the published one has 16 channels and 3 cells a stack."""
-
-    channels: int = 16
-    cells_per_stack: int = 3
-    image_channels: int = 3
-    classes: int = 10
 
 
 class Cell(nn.Module):
@@ -119,21 +107,21 @@ class OneShotSupernet(nn.Module):
     """All cells of a NAS-Bench-1Shot1 space at once."""
 
     def __init__(
-        self, groups: tuple[Group, ...], nodes: int, replicas: int, sizes: Sizes, options: SupernetOptions
+        self, groups: tuple[Group, ...], nodes: int, replicas: int, size: NetworkSize, options: SupernetOptions
     ) -> None:
         super().__init__()
         self.groups, self.nodes, self.replicas = groups, nodes, replicas
-        self.cells = 3 * sizes.cells_per_stack
-        channels, into, cells = sizes.channels, sizes.channels, []
-        self.stem = _conv(replicas, channels, sizes.image_channels, 3)
+        self.cells = 3 * size.cells
+        channels, into, cells = size.channels, size.channels, []
+        self.stem = _conv(replicas, channels, size.image_channels, 3)
         for index in range(self.cells):
-            if index and index % sizes.cells_per_stack == 0:
+            if index and index % size.cells == 0:
                 channels *= 2
             cells.append(Cell(replicas, nodes, into, channels, options.partial_channels))
             into = nodes * channels
         self.cell = nn.ModuleList(cells)
         self.head = ops.ConvNorm(ops.Conv(replicas, (channels, into, 1)), affine=False)
-        self.classifier = ops.Linear(replicas, channels, sizes.classes)
+        self.classifier = ops.Linear(replicas, channels, size.classes)
         self._chosen = {group.name for group in groups}
 
     def forward(
