@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from bench.batch_norm import batch_norm
+from bench.mixture import mixture
+
 Folded = Float[Tensor, "n _rc _h _w"]
 Rows = Int[Tensor, " rows"] | None
 Term = Callable[[Rows], Folded]
 """Computes one option's output for the given replicas."""
-
-EPS = 1e-5
 
 
 def fold(images: Float[Tensor, "replicas n c h w"]) -> Folded:
@@ -55,22 +56,17 @@ def mix(
 
     An option that no replica uses is not computed; one that some use is computed for those.
     """
+    used = [None if active is None else np.flatnonzero(active[:, option]) for option in range(len(terms))]
+    everywhere = [option for option, rows in enumerate(used) if rows is None or len(rows) == len(weights)]
     total: Folded | None = None
-    for option, term in enumerate(terms):
-        used = None if active is None else np.flatnonzero(active[:, option])
-        if used is None or len(used) == len(weights):
-            total = _add(total, term(None), weights[:, option])
-        elif len(used):
-            rows = torch.as_tensor(used, device=weights.device)
-            total = _add_rows(total, scale(term(rows), weights[rows, option]), rows, len(weights))
+    if everywhere:
+        chosen = weights if len(everywhere) == len(terms) else weights[:, everywhere]
+        total = mixture(chosen, [terms[option](None) for option in everywhere])
+    for option, rows in enumerate(used):
+        if rows is not None and 0 < len(rows) < len(weights):
+            index = torch.as_tensor(rows, device=weights.device)
+            total = _add_rows(total, scale(terms[option](index), weights[index, option]), index, len(weights))
     return total
-
-
-def _add(total: Folded | None, output: Folded, weight: Float[Tensor, " replicas"]) -> Folded:
-    if total is None:
-        return scale(output, weight)
-    replicas = len(weight)
-    return torch.addcmul(unfold(total, replicas), unfold(output, replicas), weight[:, None, None, None]).flatten(1, 2)
 
 
 def _add_rows(total: Folded | None, output: Folded, rows: Int[Tensor, " rows"], replicas: int) -> Folded:
@@ -207,10 +203,10 @@ class Norm(nn.Module):
 
     def forward(self, x: Folded, rows: Rows = None) -> Folded:
         if self.weight is None or self.bias is None:
-            return F.batch_norm(x, None, None, None, None, True, eps=EPS)
+            return batch_norm(x)
         weight = self.weight if rows is None else self.weight[rows]
         bias = self.bias if rows is None else self.bias[rows]
-        return F.batch_norm(x, None, None, weight.flatten(), bias.flatten(), True, eps=EPS)
+        return batch_norm(x, weight.flatten(), bias.flatten())
 
 
 class ConvNorm(nn.Module):
@@ -229,7 +225,7 @@ def side_by_side(modules: Sequence[ConvNorm], x: Folded, replicas: int) -> list[
     """Return the outputs of affine convolutions of one input, computed as one convolution of all their channels."""
     weights = torch.cat([module.conv.weight for module in modules], 1)
     scales, shifts = (torch.cat([getattr(m.norm, name) for m in modules], 1).flatten() for name in ("weight", "bias"))
-    joined = F.relu(F.batch_norm(convolve(x, weights), None, None, scales, shifts, True, eps=EPS))
+    joined = F.relu(batch_norm(convolve(x, weights), scales, shifts))
     widths = [module.conv.weight.shape[1] for module in modules]
     return [part.flatten(1, 2) for part in unfold(joined, replicas).split(widths, 2)]
 

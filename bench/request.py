@@ -43,7 +43,7 @@ class Request:
     device: str | None = None
     threads: int | None = None
     replicas: int | None = None
-    curvature: str = "power"
+    curvature: str | None = None
     curvature_every: int = 1
     set: Settings = field(default_factory=dict)
     results: Path = Path("results")
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         "dataset": "cifar10 or digits",
         "table": "benchmark table (.arrow, .parquet, .csv), or none to run without accuracies",
         "device": "cpu, cuda, cuda:1",
-        "curvature": "power, exact (whole spectrum every epoch) or off",
+        "curvature": "power (iteration), lanczos (fewer products), exact (whole spectrum every epoch) or off",
         "results": "folder the runs are written to",
         "config": "YAML file that spells the same options",
     }
@@ -191,7 +191,10 @@ def _checked(fields: dict[str, Any]) -> Request:
     for name in ("fresh", "dry_run"):
         if not isinstance(fields.get(name, False), bool):
             raise ValueError(f"expected true or false for {name}, got {fields[name]!r}")
-    for name, allowed in (("benchmark", ("auto", "paper", "embedded")), ("curvature", ("power", "exact", "off"))):
+    for name, allowed in (
+        ("benchmark", ("auto", "paper", "embedded")),
+        ("curvature", ("power", "lanczos", "exact", "off")),
+    ):
         if fields.get(name, allowed[0]) not in allowed:
             raise ValueError(f"expected {name} out of {', '.join(allowed)}, got {fields[name]!r}")
     fields["methods"] = _names(fields.get("methods", "all"))

@@ -52,16 +52,16 @@ def prepare(request: Request) -> Bench:
     name, why = choose_benchmark(request, space, device)
     preset = _override(PRESETS[name](space.name), request)
     dataset = data.subset(data.load(preset.dataset, data.data_root(), preset.split_rule), preset.train_size)
-    _check_probe(request, preset, dataset)
+    _check_probe(preset, dataset)
     truth = _truth(request, space, preset)
     return Bench(request, space, preset, dataset, _fingerprint(dataset), truth, device, why)
 
 
-def _check_probe(request: Request, preset: Preset, dataset: Dataset) -> None:
+def _check_probe(preset: Preset, dataset: Dataset) -> None:
     """Raise where curvature could not be measured, before anything is searched."""
     settings = FeedSettings(preset.batch_size, preset.augmentation, preset.eval_batch_size, cutout_ramp=True)
     feed = Feed(dataset, preset.seeds[:1], settings, torch.device("cpu"), torch.float32)
-    if request.curvature != "off":
+    if preset.curvature != "off":
         feed.probe(preset.probe_size)
         feed.legacy_probe(0, preset.epochs)
 
@@ -147,7 +147,7 @@ def specs(bench: Bench, method: Method) -> tuple[RunSpec, ...]:
         split_rule=preset.split_rule,
         augmentation=preset.augmentation,
         probe_size=preset.probe_size,
-        curvature=CurvatureSettings(mode=request.curvature),  # type: ignore[arg-type]
+        curvature=CurvatureSettings(mode=preset.curvature),  # type: ignore[arg-type]
         curvature_every=request.curvature_every,
         table=None if bench.truth is None else bench.truth.reference.digest,
         budget=None if bench.truth is None else bench.truth.reference.budget,
@@ -201,7 +201,10 @@ def _shared(settings: Any, changes: Mapping[str, Any]) -> Any:
 
 
 def _override(preset: Preset, request: Request) -> Preset:
-    names = ("dataset", "seeds", "epochs", "train_size", "channels", "cells", "batch_size", "probe_size")
+    names = (
+        *("dataset", "seeds", "epochs", "train_size", "channels", "cells", "batch_size", "probe_size"),
+        "curvature",
+    )
     given = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
     if request.dataset is not None:
         halves = "nb201" if request.space == "nb201" else "first_second"

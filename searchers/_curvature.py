@@ -4,10 +4,12 @@ Vectors are "replicas size", where `size` counts the logits of all groups in dic
 replicas, so one double-backward pass gives the product of every replica, and no replica touches another. Networks
 compute in their own precision and on their own device; the small algebra here is float64 on the CPU.
 
-The dominant eigenvalue is the one of largest magnitude, with its sign (nats per squared logit): power iteration,
-stopped by its residual, and where that does not converge (ends of nearly equal magnitude) Lanczos with full
-re-orthogonalisation. A small residual proves an eigenvalue, not that it dominates: callers give a start with a random
-part, and compare with the whole spectrum now and then.
+The dominant eigenvalue is the one of largest magnitude, with its sign (nats per squared logit). `dominant` is power
+iteration, stopped by its residual, and where that does not converge (ends of nearly equal magnitude) Lanczos with full
+re-orthogonalisation. `lanczos` alone takes the best combination of the iterates instead of the last one: over 60 epochs
+of DARTS on s1 it took 7.5 products an epoch, power iteration 13.1, and both agreed with the exact Hessian. A small
+residual proves an eigenvalue, not that it dominates: callers give a start with a random part, and compare with the
+whole spectrum now and then.
 
 Source: Golub, Van Loan (2013), Matrix Computations, 4th edition, §8.2.1 (power iteration), §10.1 to §10.3 (Lanczos).
 """
@@ -27,8 +29,8 @@ Basis = Float[Tensor, "directions size"]
 Hessians = Float[Tensor, "replicas size size"]
 Frame = Float[Tensor, "replicas steps size"]
 PerReplica = Float[Tensor, " replicas"]
-PATIENCE, RATE_OVER = 6, 3
-"""Products before power iteration may be given up, and over how many its rate of convergence is taken."""
+DOUBT = 0.02
+"""Residual of the smaller end, relative to the larger, up to which Lanczos does not trust it to stay the smaller."""
 Product = Callable[[Vectors], Vectors]
 """Vector to Hessian times vector, float64 on the CPU."""
 
@@ -133,9 +135,9 @@ class Dominant:
 def dominant(product: Product, start: Vectors, basis: Basis, tolerance: float = 1e-3) -> Dominant:
     """Return the eigenvalue of largest magnitude in the complement of the basis, signed.
 
-    Power iteration until ‖Hv−θv‖ ≤ tolerance·|θ|. It may take as many products as there are logits; where it will not
-    get there, or has not, Lanczos takes over from its vector. A replica that is done is frozen, so that its value does
-    not depend on what it is stacked with.
+    Power iteration until ‖Hv−θv‖ ≤ tolerance·|θ|. It may take as many products as there are logits; where it has not
+    got there, Lanczos takes over from its vector. A replica that is done is frozen, so that its value does not depend
+    on what it is stacked with.
     """
     found = power_iteration(product, start, basis, tolerance)
     stuck = found.residual > tolerance
@@ -146,18 +148,13 @@ def dominant(product: Product, start: Vectors, basis: Basis, tolerance: float = 
 
 
 def power_iteration(product: Product, start: Vectors, basis: Basis, tolerance: float = 1e-3) -> Dominant:
-    """Iterate v ← Hv/‖Hv‖ until the residual is small, or will not be after `size` products at its present rate."""
+    """Iterate v ← Hv/‖Hv‖ until the residual is small, for at most `size` products."""
     vector, running = _first(start, basis), torch.ones(len(start), dtype=torch.bool)
-    size, residuals = start.shape[1], []
     found = _estimate(vector, torch.zeros_like(vector), 0)
-    for count in range(1, size + 1):
+    for count in range(1, start.shape[1] + 1):
         image = project(product(vector), basis)
         found = _merge(running, _estimate(vector, image, count), found)
-        residuals.append(found.residual)
         running = running & (found.residual > tolerance)
-        if count > PATIENCE:
-            rate = found.residual / residuals[-1 - RATE_OVER]
-            running = running & (found.residual * rate ** ((size - count) / RATE_OVER) <= tolerance)
         if not running.any():
             break
         vector = torch.where(running[:, None], _unit(image), vector)
@@ -173,34 +170,41 @@ def lanczos(
 ) -> Dominant:
     """Return the dominant eigenpair by Rayleigh-Ritz in the Krylov space, fully re-orthogonalised.
 
-    Stops when both ends of the spectrum have a residual below the tolerance, since the one that looks smaller may not
-    be; after as many steps as the complement has dimensions the space is complete and the result exact. Replicas that
-    are not `wanted` (None: all are) are not waited for.
+    Stops when the residual of the larger end is below the tolerance, and the other end, which may only look smaller, is
+    so as well, or roughly known and smaller by more than its residual. After as many steps as the complement has
+    dimensions the space is complete and the result exact. Replicas that are not `wanted` (None: all are) are not waited
+    for.
     """
     vector, running = _first(start, basis), torch.ones(len(start), dtype=torch.bool)
     running = running if wanted is None else wanted
     found = _estimate(vector, torch.zeros_like(vector), 0)
     frame = images = vector[:, None][:, :0]
-    for count in range(1, start.shape[1] - len(basis) + 1):
+    for _ in range(start.shape[1] - len(basis)):
         image = project(product(vector), basis)
         frame, images = (torch.cat([old, new[:, None]], 1) for old, new in ((frame, vector), (images, image)))
-        estimate, worst = _ritz(frame, images, count)
+        estimate, settled = _ritz(frame, images, tolerance)
         found = _merge(running, estimate, found)
-        running = running & ((worst > tolerance) | (count == 1))  # one step sees one end only
+        running = running & ~settled
         if not running.any():
             break
         vector = _next(image, frame, basis)
     return replace(found, lanczos=torch.ones_like(found.lanczos))
 
 
-def _ritz(frame: Frame, images: Frame, count: int) -> tuple[Dominant, PerReplica]:
-    """Return the Ritz pair of largest magnitude, and the larger residual of both ends relative to it."""
+def _ritz(frame: Frame, images: Frame, tolerance: float) -> tuple[Dominant, Bool[Tensor, " replicas"]]:
+    """Return the Ritz pair of largest magnitude, and whether it is settled that it is the dominant one."""
+    count, rows = frame.shape[1], torch.arange(len(frame))
     values, vectors = _eigh(images @ frame.mT)
     ends, weights = values[:, [-1, 0]], vectors[:, :, [-1, 0]].mT
     lifted, mapped = weights @ frame, weights @ images
     errors = (mapped - ends[:, :, None] * lifted).norm(dim=2)
-    pick = (torch.arange(len(ends)), ends.abs().argmax(1))
-    return _estimate(lifted[pick], mapped[pick], count), errors.amax(1) / ends[pick].abs()
+    pick = ends.abs().argmax(1)
+    size, small = ends[rows, pick].abs(), tolerance * ends[rows, pick].abs()
+    rival, doubt = ends[rows, 1 - pick].abs(), errors[rows, 1 - pick]
+    beaten = (doubt <= DOUBT * size) & (rival + doubt <= size)
+    settled = (errors[rows, pick] <= small) & ((doubt <= small) | beaten)
+    seen = count > 1  # one step sees one end only
+    return _estimate(lifted[rows, pick], mapped[rows, pick], count), settled & seen
 
 
 def _next(image: Vectors, frame: Frame, basis: Basis) -> Vectors:
@@ -237,25 +241,29 @@ def _unit(vector: Vectors) -> Vectors:
     return torch.where(length > 0, vector / length, 0.0)
 
 
+def complement(basis: Basis) -> Float[Tensor, "kept size"]:
+    """Return an orthonormal basis of all directions orthogonal to the given ones, one a row."""
+    return torch.linalg.qr(basis.T, mode="complete").Q[:, len(basis) :].T
+
+
 class Dense(NamedTuple):
-    """Exact symmetrised Hessians, and what symmetrising removed: ‖H−Hᵀ‖/‖H‖ (Frobenius)."""
+    """Exact Hessians restricted to some directions, symmetrised; what that removed: ‖H−Hᵀ‖/‖H‖ (Frobenius)."""
 
     matrix: Hessians
     asymmetry: PerReplica
 
 
-def dense(product: Product, replicas: int, size: int) -> Dense:
-    """Return the exact Hessians, row by row: `size` products."""
-    rows = [product(row.expand(replicas, size)) for row in torch.eye(size, dtype=torch.float64)]
+def dense(product: Product, replicas: int, frame: Float[Tensor, "kept size"]) -> Dense:
+    """Return the exact Hessians in orthonormal directions, row by row: as many products as directions."""
+    rows = [product(row.expand(replicas, -1)) @ frame.T for row in frame]
     matrix = torch.stack(rows, dim=1)
     skew, length = (part.flatten(1).norm(dim=1) for part in (matrix - matrix.mT, matrix))
     return Dense((matrix + matrix.mT) / 2, torch.where(skew == 0, 0.0, skew / length))
 
 
-def spectrum(matrix: Hessians, basis: Basis) -> Float[Tensor, "replicas kept"]:
-    """Return the eigenvalues in the complement of the basis, ascending (size − directions of them); NaN if broken."""
-    frame = torch.linalg.qr(basis.T, mode="complete").Q[:, len(basis) :]
-    return _eigh(frame.T @ matrix @ frame)[0]
+def spectrum(matrix: Hessians) -> Float[Tensor, "replicas size"]:
+    """Return the eigenvalues, ascending; NaN if the matrix is not finite."""
+    return _eigh(matrix)[0]
 
 
 def _eigh(matrix: Hessians) -> tuple[Vectors, Hessians]:

@@ -132,7 +132,7 @@ WRONG = [
     (["--space", "toy", "--epochs", "0"], "expected a positive whole number for epochs, got 0"),
     (["--space", "toy", "--replicas", "-2"], "expected a positive whole number for replicas, got -2"),
     (["--space", "toy", "--benchmark", "big"], "expected benchmark out of auto, paper, embedded, got 'big'"),
-    (["--space", "toy", "--curvature", "some"], "expected curvature out of power, exact, off, got 'some'"),
+    (["--space", "toy", "--curvature", "some"], "expected curvature out of power, lanczos, exact, off, got 'some'"),
     (["--space", "toy", "--methods", ","], "expected methods like all or darts,random_ws, got ','"),
     (["--space", "toy", "--set", "darts"], "expected --set method.name=value, got 'darts'"),
     (["--space", "toy", "--set", "darts.lr"], "expected --set method.name=value, got 'darts.lr'"),

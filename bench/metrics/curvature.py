@@ -3,7 +3,8 @@
 The loss is the mean cross-entropy (nats) of the searcher's own supernet on a fixed probe, batch statistics, float32
 without TF32 or better. H is its Hessian with respect to all logits, through the searcher's relaxation; row-constant
 directions of softmax groups are an exact null space and are projected out. Every epoch the eigenvalue of largest
-magnitude comes from power iteration; at chosen epochs the exact Hessian gives the whole spectrum and checks it.
+magnitude comes from power iteration or Lanczos; at chosen epochs the exact Hessian gives the whole spectrum and
+checks it.
 
 Sources: Zela et al. (2020), Understanding and Robustifying Differentiable Architecture Search, arXiv:1909.09656, §4
 (eigenvalue of the validation loss); what their code and its descendants plot is `legacy`.
@@ -33,14 +34,15 @@ class CurvatureSettings:
     """How curvature is measured.
 
     Attributes:
-        mode: "power": power iteration every epoch; "exact": the whole spectrum every epoch, and λ from it.
+        mode: how λ is found every epoch. "power": power iteration; "lanczos": the same eigenvalue from half as many
+            products; "exact": from the whole spectrum.
         spectrum_every: epochs from one whole spectrum to the next.
         tolerance: on ‖Hv−θv‖/|θ|.
         legacy_weight_decay: added to the diagonal by earlier code (Zela et al. 2020).
         random_part: length of the random part of the start vector, relative to the last epoch's vector.
     """
 
-    mode: Literal["power", "exact", "off"] = "power"
+    mode: Literal["power", "lanczos", "exact", "off"] = "power"
     spectrum_every: int = 10
     tolerance: float = 1e-3
     legacy_weight_decay: float = 1e-3
@@ -93,7 +95,8 @@ def measure(
         basis = _curvature.null_basis(logits, searcher.shift_invariant)
         point = _curvature.hessian_operator(probe_loss(searcher, probes.fixed), logits)
         begin = start_vectors(start, noise, point.gradient.shape[1], settings.random_part)
-        found = _curvature.dominant(point.product, begin, basis, settings.tolerance)
+        solve = _curvature.lanczos if settings.mode == "lanczos" else _curvature.dominant
+        found = solve(point.product, begin, basis, settings.tolerance)
         columns = power(point, found)
         if whole:
             columns |= whole_spectrum(point, basis, found)
@@ -164,8 +167,8 @@ def whole_spectrum(
     point: _curvature.Curvature, basis: Float[Tensor, "directions size"], found: _curvature.Dominant
 ) -> dict[str, list[Any]]:
     """Return the fields from the exact Hessian, with the relative error of what power iteration found."""
-    hessian = _curvature.dense(point.product, *point.gradient.shape)
-    values = _curvature.spectrum(hessian.matrix, basis)
+    hessian = _curvature.dense(point.product, len(point.loss), _curvature.complement(basis))
+    values = _curvature.spectrum(hessian.matrix)
     low, high = values[:, 0], values[:, -1]
     dominant = torch.where(low.abs() > high.abs(), low, high)
     error = (found.value - dominant).abs()
@@ -214,16 +217,18 @@ def simplex(searcher: Searcher, batch: Batch, noise: tuple[torch.Generator, ...]
 def legacy(searcher: Searcher, batch: Batch | None, weight_decay: float) -> list[float | None]:
     """Return |algebraic maximum of the eigenvalues of H + weight_decay·I| with nothing projected out; null if no batch.
 
+    Null directions need no products: their eigenvalues are 0.
+
     Source: automl/RobustDARTS and its descendants: on the 40 augmented validation images left over from the epoch.
     """
     logits = searcher.logits()
     if batch is None:
         return [None] * len(next(iter(logits.values())))
     point = _curvature.hessian_operator(probe_loss(searcher, batch), logits)
-    replicas, size = point.gradient.shape
-    matrix = _curvature.dense(point.product, replicas, size).matrix
-    values = _curvature.spectrum(matrix, torch.zeros(0, size, dtype=torch.float64))
-    return (values[:, -1] + weight_decay).abs().tolist()
+    basis = _curvature.null_basis(logits, searcher.shift_invariant)
+    values = _curvature.spectrum(_curvature.dense(point.product, len(point.loss), _curvature.complement(basis)).matrix)
+    top = values[:, -1].clamp(min=0) if len(basis) else values[:, -1]
+    return (top + weight_decay).abs().tolist()
 
 
 def _record(columns: dict[str, list[Any]], replica: int) -> dict[str, Any]:

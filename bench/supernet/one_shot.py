@@ -80,15 +80,17 @@ class Cell(nn.Module):
 
     def _output(self, project: ops.Term, states: list[ops.Folded], replicas: int, choices: CellChoices) -> ops.Folded:
         weights, active = choices.row("out", 0)
-        projected = ops.mix([project], weights[:, :1], None if active is None else active[:, :1])
-        gated = [self._gated(state, weights[:, j + 1], active, j + 1) for j, state in enumerate(states)]
-        blocks = torch.cat([ops.unfold(block, replicas) for block in gated], 2).flatten(1, 2)
-        return blocks if projected is None else projected + blocks
+        if active is None:
+            # Every state of every replica counts as a replica of its own.
+            pairs = torch.stack([weights[:, :1].expand(-1, self.nodes), weights[:, 1:]], 2).flatten(0, 1)
+            return ops.mixture(pairs, [project(None), _side_by_side(states, replicas)])
+        projected = ops.mix([project], weights[:, :1], active[:, :1])
+        blocks = [self._gated(state, weights[:, j + 1], active, j + 1) for j, state in enumerate(states)]
+        return _side_by_side(blocks, replicas) if projected is None else projected + _side_by_side(blocks, replicas)
 
     @staticmethod
-    def _gated(state: ops.Folded, weight: Tensor, active: np.ndarray | None, option: int) -> ops.Folded:
-        gate = None if active is None else active[:, option : option + 1]
-        gated = ops.mix([_picked(state, len(weight))], weight[:, None], gate)
+    def _gated(state: ops.Folded, weight: Tensor, active: np.ndarray, option: int) -> ops.Folded:
+        gated = ops.mix([_picked(state, len(weight))], weight[:, None], active[:, option : option + 1])
         return torch.zeros_like(state) if gated is None else gated
 
     def _empty(self, x: ops.Folded, replicas: int) -> ops.Folded:
@@ -97,6 +99,10 @@ class Cell(nn.Module):
 
 def _conv(replicas: int, out: int, into: int, side: int) -> ops.ConvNorm:
     return ops.ConvNorm(ops.Conv(replicas, (out, into, side)))
+
+
+def _side_by_side(states: list[ops.Folded], replicas: int) -> ops.Folded:
+    return torch.cat([ops.unfold(state, replicas) for state in states], 2).flatten(1, 2)
 
 
 def _picked(state: ops.Folded, replicas: int) -> ops.Term:
