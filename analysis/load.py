@@ -78,10 +78,11 @@ def _run(folder: Path) -> Run | None:
 
 
 def _json(path: Path, warnings: list[str]) -> dict[str, Any]:
-    """Return a file's object; an absent file is an empty one."""
-    if not path.exists():
+    """Return a file's object; an absent file, or null (no table), is an empty one."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else "null"
+    if text.strip() == "null":
         return {}
-    content = _object(path.read_text(encoding="utf-8", errors="replace"))
+    content = _object(text)
     if content is None:
         warnings.append(f"{path}: not a JSON object, left out")
     return content or {}

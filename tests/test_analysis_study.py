@@ -127,6 +127,13 @@ def test_a_folder_without_a_specification_is_named_and_skipped(
     assert "stray: its spec.json has no space, method, seed" in caplog.text
 
 
+def test_a_run_without_a_table_is_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_run(tmp_path, spec("s1", "darts", 7), [record(0)])
+    (folder / "table.json").write_text("null\n")
+    (run,) = load.runs(tmp_path)
+    assert (run.table, run.warnings, caplog.text) == ({}, (), "")
+
+
 def test_no_folder_is_no_runs(tmp_path: Path) -> None:
     assert runs(tmp_path / "nowhere") == []
     assert tidy([]).empty
