@@ -20,6 +20,7 @@ from searchers.base import (
     Batch,
     Choices,
     DataPolicy,
+    ForwardInputs,
     Logits,
     Resources,
     StepBatches,
@@ -57,6 +58,7 @@ class Recipe:
     Attributes:
         relax: logits to the mixing weights of the architecture step, and of λ.
         weight_choices: mixing weights of the weight step, from detached logits; perturbations and samples go here.
+        weight_inputs: what else the weight step's forward pass receives (drop-path masks).
         arch_gradient: how ∂L_val/∂logits is formed.
         penalties: extra terms of the architecture loss, each "replicas"; their gradient is added.
         shift_invariant: groups whose rows are invariant to a constant (softmax rows).
@@ -64,7 +66,8 @@ class Recipe:
     """
 
     relax: Callable[[Logits], Choices] = _relax.softmax
-    weight_choices: Callable[["Bilevel", Logits, Batch], Choices] | None = None
+    weight_choices: Callable[["Bilevel", Logits, StepBatches], Choices] | None = None
+    weight_inputs: Callable[["Bilevel", StepBatches], ForwardInputs] | None = None
     arch_gradient: Callable[["Bilevel", StepBatches], ArchGradient] | None = None
     penalties: tuple[Callable[[Logits, Moment], Float[Tensor, " replicas"]], ...] = ()
     shift_invariant: tuple[str, ...] | None = None
@@ -120,7 +123,7 @@ class Bilevel:
 
     def step(self, batches: StepBatches) -> StepLosses:
         val = self._arch_step(batches)
-        train = self._weight_step(batches.train[0])
+        train = self._weight_step(batches)
         self.steps += 1
         return StepLosses(train, val)
 
@@ -161,18 +164,24 @@ class Bilevel:
         self.arch.step(gradient, self.arch.settings.lr)
         return losses
 
-    def _weight_step(self, batch: Batch) -> Float[Tensor, " replicas"]:
-        choose = self.recipe.weight_choices
-        choices = self.recipe.relax(self.logits()) if choose is None else choose(self, self.logits(), batch)
-        return weight_step(self.supernet, self.weights, batch, choices, self.lr)
+    def _weight_step(self, batches: StepBatches) -> Float[Tensor, " replicas"]:
+        choose, add = self.recipe.weight_choices, self.recipe.weight_inputs
+        choices = self.recipe.relax(self.logits()) if choose is None else choose(self, self.logits(), batches)
+        inputs = ForwardInputs() if add is None else add(self, batches)
+        return weight_step(self.supernet, self.weights, batches.train[0], choices, self.lr, inputs)
 
 
 def weight_step(
-    network: Supernet, optimiser: SGD, batch: Batch, choices: Choices, lr: float
+    network: Supernet,
+    optimiser: SGD,
+    batch: Batch,
+    choices: Choices,
+    lr: float,
+    inputs: ForwardInputs = ForwardInputs(),
 ) -> Float[Tensor, " replicas"]:
     """Take one SGD step on the weights that the choices use; return the loss before it."""
     parameters = optimiser.parameters
-    losses = _relax.loss(network, batch, choices)
+    losses = _relax.loss(network, batch, choices, inputs=inputs)
     gradients = torch.autograd.grad(losses.sum(), list(parameters.values()), allow_unused=True)
     used = None if choices.active is None else touched(network, choices, list(parameters))
     optimiser.step(dict(zip(parameters, gradients, strict=True)), lr, used)

@@ -130,7 +130,7 @@ def test_a_folder_without_a_specification_is_named_and_skipped(
 def test_a_run_without_a_table_is_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_run(tmp_path, spec("s1", "darts", 7), [record(0)])
     (folder / "table.json").write_text("null\n")
-    (run,) = load.runs(tmp_path)
+    (run,) = runs(tmp_path)
     assert (run.table, run.warnings, caplog.text) == ({}, (), "")
 
 
