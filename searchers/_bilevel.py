@@ -8,26 +8,28 @@ A method is a `Recipe`; what it changes is a function of it, never a branch here
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from searchers import _relax
-from searchers._optim import SGD, Adam, ArchSettings, WeightSettings, cosine, restore, touched
+from searchers._descent import Descent, Moment, Penalty, move_weights
+from searchers._optim import SGD
 from searchers.base import (
     Batch,
     Choices,
     DataPolicy,
     ForwardInputs,
     Logits,
-    Resources,
     StepBatches,
     StepLosses,
     Supernet,
     SupernetOptions,
 )
+
+__all__ = ["ArchGradient", "Bilevel", "Moment", "Recipe", "first_order", "weight_step"]
 
 
 class ArchGradient(NamedTuple):
@@ -35,20 +37,6 @@ class ArchGradient(NamedTuple):
 
     gradient: dict[str, Tensor]
     loss: Float[Tensor, " replicas"]
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Where in the search a step is, and what it may draw from."""
-
-    epoch: int
-    step: int
-    resources: Resources
-
-    @property
-    def progress(self) -> float:
-        """Share of the epochs that have passed, in [0, 1)."""
-        return self.epoch / self.resources.horizon.epochs
 
 
 @dataclass(frozen=True)
@@ -61,17 +49,21 @@ class Recipe:
         weight_inputs: what else the weight step's forward pass receives (drop-path masks).
         arch_gradient: how ∂L_val/∂logits is formed.
         penalties: extra terms of the architecture loss, each "replicas"; their gradient is added.
+        select: logits to the scores that are discretised; None discretises the logits.
         shift_invariant: groups whose rows are invariant to a constant (softmax rows).
         hessian_of: the loss λ is the curvature of, for captions.
+        warm_up: share of the epochs in which only the weights move: no architecture step, no validation loss.
     """
 
     relax: Callable[[Logits], Choices] = _relax.softmax
     weight_choices: Callable[["Bilevel", Logits, StepBatches], Choices] | None = None
     weight_inputs: Callable[["Bilevel", StepBatches], ForwardInputs] | None = None
     arch_gradient: Callable[["Bilevel", StepBatches], ArchGradient] | None = None
-    penalties: tuple[Callable[[Logits, Moment], Float[Tensor, " replicas"]], ...] = ()
+    penalties: tuple[Penalty, ...] = ()
+    select: Callable[[Logits], Logits] | None = None
     shift_invariant: tuple[str, ...] | None = None
     hessian_of: str = "validation cross-entropy through the softmax relaxation"
+    warm_up: float = 0.0
     policy: DataPolicy = DataPolicy()
     options: SupernetOptions = SupernetOptions()
 
@@ -84,84 +76,20 @@ def first_order(searcher: "Bilevel", batches: StepBatches) -> ArchGradient:
     return ArchGradient(dict(zip(leaves, gradient, strict=True)), losses.detach())
 
 
-class Bilevel:
-    """Alternates architecture and weight steps; final: change it by its recipe."""
-
-    no_curvature = None
-
-    def __init__(self, recipe: Recipe, weights: WeightSettings, arch: ArchSettings, resources: Resources) -> None:
-        self.recipe, self.resources = recipe, resources
-        self.policy, self.hessian_of = recipe.policy, recipe.hessian_of
-        self.supernet: Supernet = resources.build(recipe.options)
-        groups = self.supernet.groups
-        every = tuple(group.name for group in groups)
-        self.shift_invariant = every if recipe.shift_invariant is None else recipe.shift_invariant
-        self.parameters = dict(self.supernet.named_parameters())
-        like = next(iter(self.parameters.values()))
-        self._logits = _relax.normal_logits(groups, resources.stream("logits", 0), like)
-        self.weights, self.arch = SGD(self.parameters, weights), Adam(self._logits, arch)
-        self.epoch, self.steps, self.lr = 0, 0, weights.lr
-
-    def logits(self) -> Logits:
-        return {name: value.detach() for name, value in self._logits.items()}
-
-    def relax(self, logits: Logits) -> Choices:
-        return self.recipe.relax(logits)
-
-    def selected(self) -> Logits | None:
-        return self.logits()
-
-    def begin_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-        self.lr = cosine(self.weights.settings, epoch, self.resources.horizon.epochs)
-
-    def end_epoch(self, epoch: int) -> None:
-        """Nothing to do between epochs."""
-
-    def finish(self) -> None:
-        """Nothing to select: the logits decide."""
+@final
+class Bilevel(Descent[Recipe]):
+    """Alternates architecture and weight steps; change it by its recipe."""
 
     def step(self, batches: StepBatches) -> StepLosses:
-        val = self._arch_step(batches)
+        val = None if self.moment().progress < self.recipe.warm_up else self._arch_step(batches)
         train = self._weight_step(batches)
         self.steps += 1
         return StepLosses(train, val)
 
-    def moment(self) -> Moment:
-        return Moment(self.epoch, self.steps, self.resources)
-
-    def leaves(self) -> Logits:
-        """Return the logits as leaves to differentiate by."""
-        return {name: value.requires_grad_() for name, value in self.logits().items()}
-
-    def frozen(self) -> dict[str, Tensor]:
-        """Return the weights detached, so that no gradient is formed for them."""
-        return {name: value.detach() for name, value in self.parameters.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "parameters": {name: value.detach() for name, value in self.parameters.items()},
-            "logits": self.logits(),
-            "weights": self.weights.state_dict(),
-            "arch": self.arch.state_dict(),
-            "steps": self.steps,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        restore(self.parameters, state["parameters"])
-        restore(self._logits, state["logits"])
-        self.weights.load_state_dict(state["weights"])
-        self.arch.load_state_dict(state["arch"])
-        self.steps = state["steps"]
-
     def _arch_step(self, batches: StepBatches) -> Float[Tensor, " replicas"]:
         form = self.recipe.arch_gradient or first_order
         gradient, losses = form(self, batches)
-        for penalty in self.recipe.penalties:
-            leaves = self.leaves()
-            extra = torch.autograd.grad(penalty(leaves, self.moment()).sum(), list(leaves.values()))
-            gradient = {name: gradient[name] + term for name, term in zip(leaves, extra, strict=True)}
-        self.arch.step(gradient, self.arch.settings.lr)
+        self.arch.step(self.penalised(gradient), self.arch.settings.lr)
         return losses
 
     def _weight_step(self, batches: StepBatches) -> Float[Tensor, " replicas"]:
@@ -183,6 +111,5 @@ def weight_step(
     parameters = optimiser.parameters
     losses = _relax.loss(network, batch, choices, inputs=inputs)
     gradients = torch.autograd.grad(losses.sum(), list(parameters.values()), allow_unused=True)
-    used = None if choices.active is None else touched(network, choices, list(parameters))
-    optimiser.step(dict(zip(parameters, gradients, strict=True)), lr, used)
+    move_weights(network, optimiser, dict(zip(parameters, gradients, strict=True)), choices, lr)
     return losses.detach()

@@ -1,6 +1,6 @@
 """From logits to mixing weights, and the losses of both levels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,18 @@ from searchers.base import Batch, Choices, ForwardInputs, Group, Logits, Superne
 def softmax(logits: Logits) -> Choices:
     """Mix with the row-wise softmax, shared by all cells (Liu et al. 2019, DARTS, eq. 2)."""
     return Choices({name: values.softmax(-1)[None] for name, values in logits.items()})
+
+
+def sigmoid(groups: Collection[str]) -> Callable[[Logits], Choices]:
+    """Return a relaxation that weighs each option of these groups by σ(logit), and mixes other groups with softmax.
+
+    Options of a row do not compete (Chu et al. 2020, Fair DARTS, eq. 3; Hou et al. 2021, Single-DARTS).
+    """
+
+    def relax(logits: Logits) -> Choices:
+        return Choices({n: (v.sigmoid() if n in groups else v.softmax(-1))[None] for n, v in logits.items()})
+
+    return relax
 
 
 def normal_logits(

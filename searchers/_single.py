@@ -1,0 +1,78 @@
+"""Single-level search, composed of functions: weights and architecture descend on one loss of one batch.
+
+One step, in this order:
+  1. one forward and backward pass on a training batch under recipe.choices; from it ∂L/∂w and ∂L/∂logits.
+  2. architecture: that gradient plus the gradients of recipe.penalties; Adam.
+  3. weights: clip per replica; SGD.
+  4. recipe.after, for methods that move their logits or weights once more.
+Both gradients are taken before either update, so the order of 2 and 3 does not show. All images train both: the
+validation half has been seen. A method is a `SingleRecipe`; what it changes is a function of it, never a branch here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from searchers import _relax
+from searchers._descent import Descent, Penalty, move_weights
+from searchers.base import Choices, DataPolicy, ForwardInputs, Logits, StepBatches, StepLosses, SupernetOptions
+
+ALL = DataPolicy(split="all", val_batches=0)
+"""Every image trains weights and architecture."""
+
+SEEN = "cross-entropy of validation images, which the search has trained on"
+
+
+@dataclass(frozen=True)
+class SingleRecipe:
+    """What makes a method.
+
+    Attributes:
+        relax: logits to the mixing weights λ is defined on; those of the step, too, unless `choices` says otherwise.
+        choices: mixing weights of a step from leaf logits, differentiable; samples and masks go here.
+        inputs: what else the forward pass receives.
+        penalties: extra terms of the architecture loss, each "replicas"; their gradient is added.
+        after: called when a step has moved weights and logits, with the choices of the step.
+        select: logits to the scores that are discretised; None discretises the logits.
+        shift_invariant: groups whose rows are invariant to a constant (softmax rows); None: all.
+        hessian_of: the loss λ is the curvature of, for captions.
+    """
+
+    relax: Callable[[Logits], Choices] = _relax.softmax
+    choices: Callable[["Single", Logits], Choices] | None = None
+    inputs: Callable[["Single", StepBatches], ForwardInputs] | None = None
+    penalties: tuple[Penalty, ...] = ()
+    after: Callable[["Single", Choices], None] | None = None
+    select: Callable[[Logits], Logits] | None = None
+    shift_invariant: tuple[str, ...] | None = None
+    hessian_of: str = f"{SEEN}, through the softmax relaxation"
+    policy: DataPolicy = ALL
+    options: SupernetOptions = SupernetOptions()
+
+
+@final
+class Single(Descent[SingleRecipe]):
+    """Moves weights and architecture at once; change it by its recipe."""
+
+    def step(self, batches: StepBatches) -> StepLosses:
+        recipe, leaves = self.recipe, self.leaves()
+        choices = self.relax(leaves) if recipe.choices is None else recipe.choices(self, leaves)
+        inputs = ForwardInputs() if recipe.inputs is None else recipe.inputs(self, batches)
+        losses = _relax.loss(self.supernet, batches.train[0], choices, inputs=inputs)
+        found = torch.autograd.grad(losses.sum(), [*leaves.values(), *self.parameters.values()], allow_unused=True)
+        by_logits = {n: _filled(g, leaf) for (n, leaf), g in zip(leaves.items(), found, strict=False)}
+        by_weights = dict(zip(self.parameters, found[len(leaves) :], strict=True))
+        self.arch.step(self.penalised(by_logits), self.arch.settings.lr)
+        move_weights(self.supernet, self.weights, by_weights, choices, self.lr)
+        if recipe.after is not None:
+            recipe.after(self, choices)
+        self.steps += 1
+        return StepLosses(losses.detach(), None)
+
+
+def _filled(gradient: Tensor | None, leaf: Tensor) -> Tensor:
+    """Return zeros where the loss does not depend on a leaf."""
+    return torch.zeros_like(leaf) if gradient is None else gradient
