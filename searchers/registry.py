@@ -1,6 +1,6 @@
 """Every method by name; adding a searcher is one file and one line here."""
 
-from searchers import darts, darts_2nd, random_ws
+from searchers import beta_darts, darts, darts_2nd, random_ws
 from searchers.base import Method
 
 METHODS: dict[str, Method] = {
@@ -9,5 +9,6 @@ METHODS: dict[str, Method] = {
         darts.METHOD,
         darts_2nd.METHOD,
         random_ws.METHOD,
+        beta_darts.METHOD,
     )
 }
