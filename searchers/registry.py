@@ -1,6 +1,6 @@
 """Every method by name; adding a searcher is one file and one line here."""
 
-from searchers import beta_darts, darts, darts_2nd, random_ws
+from searchers import beta_darts, darts, darts_2nd, random_ws, single_darts
 from searchers.base import Method
 
 METHODS: dict[str, Method] = {
@@ -10,5 +10,6 @@ METHODS: dict[str, Method] = {
         darts_2nd.METHOD,
         random_ws.METHOD,
         beta_darts.METHOD,
+        single_darts.METHOD,
     )
 }
