@@ -104,10 +104,13 @@ class SupernetOptions:
 
     Attributes:
         partial_channels: K: operations mix the first 1/K of the channels, the rest bypass them, and channels are
-            shuffled with K groups (PC-DARTS, Xu et al. 2020, eq. 2).
+            shuffled with K groups (PC-DARTS, Xu et al. 2020, eq. 2). K divides the number of channels.
+        edge_weights: every node weighs its incoming edges by a row of its own, a group `in_j` of one decision, where
+            the space has no such choice (PC-DARTS, eq. 4). NAS-Bench-1Shot1 has it already.
     """
 
     partial_channels: int = 1
+    edge_weights: bool = False
 
 
 class Address(NamedTuple):
@@ -272,15 +275,53 @@ class Searcher(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-@runtime_checkable
-class TableSearcher(Protocol):
-    """A table-only method: it never sees the table, only the fitness of what it asked for."""
+class Query(NamedTuple):
+    """The next cell of every repetition, at one budget.
 
-    def ask(self) -> dict[str, np.ndarray]:
-        """Return the scores of the next cell, one-hot or k-hot."""
+    Attributes:
+        scores: the highest-scoring options of each decision are kept; one-hot and k-hot scores are the cell itself.
+        budget: training epochs; the same for all repetitions, because schedules depend on the query's number only.
+    """
+
+    scores: Mapping[str, Float[np.ndarray, "replicas decisions options"]]
+    budget: int
+
+
+@runtime_checkable
+class TableResources(Protocol):
+    """What the loop lends a table-only method.
+
+    Attributes:
+        replicas: repetitions searched as one: hundreds of them cost one method little more than one.
+        budgets: training epochs that may be asked for, ascending.
+    """
+
+    @property
+    def groups(self) -> tuple[Group, ...]: ...
+
+    @property
+    def replicas(self) -> int: ...
+
+    @property
+    def budgets(self) -> tuple[int, ...]: ...
+
+    def uniform(self, name: str, step: int, size: int) -> Float[np.ndarray, "replicas size"]:
+        """Return numbers in [0, 1), for each repetition a pure function of (seed, name, step, size)."""
         ...
 
-    def tell(self, fitness: float, cost_s: float) -> None: ...
+
+@runtime_checkable
+class TableSearcher(Protocol):
+    """A table-only method: it never sees the table, only the fitness of what it asked for.
+
+    It searches all repetitions in step. Nothing of it is checkpointed: a search takes seconds.
+    """
+
+    def ask(self) -> Query: ...
+
+    def tell(self, fitness: Float[np.ndarray, " replicas"], cost_s: Float[np.ndarray, " replicas"], /) -> None:
+        """Receive validation accuracies (fractions; NaN: not in the table) and simulated seconds of the last query."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -301,3 +342,25 @@ class Method:
     source: str
     passes_per_step: float
     policy: Callable[[Any], DataPolicy] = lambda _settings: DataPolicy()
+
+
+@dataclass(frozen=True)
+class TableMethod:
+    """A registry entry of a table-only method.
+
+    Attributes:
+        settings: frozen dataclass of the method's settings.
+        build: (settings, resources) to a searcher.
+        source: authors (year), title, as printed in reports.
+        repetitions: seeds searched unless told otherwise.
+        budgets: true: the method asks for several training budgets; false: for one.
+        unfit: (settings, budgets) to why the method cannot search, None where it can.
+    """
+
+    name: str
+    settings: type
+    build: Callable[[Any, TableResources], TableSearcher]
+    source: str
+    repetitions: int = 500
+    budgets: bool = False
+    unfit: Callable[[Any, tuple[int, ...]], str | None] = lambda _settings, _budgets: None

@@ -56,7 +56,7 @@ def make(
 
 
 def quick(method: Method) -> Any:
-    """The method's defaults, but for what only costs time: the number of ranked cells, and its own batch size."""
+    """The method's defaults, but for what only costs time, and what the two channels of these networks cannot hold."""
     settings = method.settings()
     names = {field.name for field in dataclasses.fields(settings)}
     changes: dict[str, Any] = {}
@@ -64,6 +64,8 @@ def quick(method: Method) -> Any:
         changes["ranking"] = RankingSettings(candidates=6, batches=1, finalists=2)
     if "batch_size" in names:
         changes["batch_size"] = None
+    if "partial_channels" in names:
+        changes["partial_channels"] = 2
     return dataclasses.replace(settings, **changes)
 
 

@@ -243,7 +243,7 @@ def test_gradients_are_never_left_on_parameters(method: Method) -> None:
 
 @methods
 def test_the_policy_of_the_entry_is_that_of_the_searcher(method: Method) -> None:
-    lab = labs.make()
+    lab = labs.make(channels=4)
     for settings in (method.settings(), labs.quick(method)):
         declared, own = method.policy(settings), method.build(settings, lab).policy
         for name in ("split", "train_batches", "val_batches"):
@@ -265,7 +265,8 @@ def test_a_method_differs_from_darts_at_its_defaults(method: Method) -> None:
         found.append(labs.outcome(searcher, []))
     shared = found[0].keys() & found[1].keys()
     numbers = [name for name in shared if isinstance(found[0][name], Tensor) and isinstance(found[1][name], Tensor)]
-    assert any((found[0][name] - found[1][name]).abs().max() > 1e-9 for name in numbers)
+    pairs = [(found[0][name], found[1][name]) for name in numbers]
+    assert any(one.shape != other.shape or (one - other).abs().max() > 1e-9 for one, other in pairs)
 
 
 @methods

@@ -57,6 +57,13 @@ def _of_cell(values: Array, cell: int) -> Array:
     return values[cell if values.shape[0] > 1 else 0]
 
 
+def width(channels: int, parts: int) -> int:
+    """Return the number of channels that operations mix: one part of them."""
+    if parts < 1 or channels % parts:
+        raise ValueError(f"expected partial_channels to divide the {channels} channels of a cell, got {parts}")
+    return channels // parts
+
+
 def check(choices: Choices, groups: tuple[Group, ...], cells: int, replicas: int) -> None:
     """Raise where the choices do not fit the supernet."""
     for group in groups:

@@ -6,6 +6,8 @@ them, and a head. A cell has nodes 0..3 and six edges; a node is the sum over it
 operations. Convolutions have a bias because their normalisation is not affine (the authors' search mode).
 """
 
+import functools
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,31 +15,38 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench import ops
-from bench.supernet.common import CellChoices, NetworkSize, check
+from bench.supernet.common import CellChoices, NetworkSize, check, width
 from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 NONE, SKIP, CONV1X1, CONV3X3, POOL = range(5)
+NODES = (1, 2, 3)
 
 
 class Cell(nn.Module):
     """Four nodes, six edges, five operations an edge."""
 
-    def __init__(self, replicas: int, channels: int, parts: int) -> None:
+    def __init__(self, replicas: int, channels: int, options: SupernetOptions) -> None:
         super().__init__()
-        self.parts = parts
-        width = channels // parts
-        self.conv1x1 = nn.ModuleList(_conv(replicas, width, 1) for _ in EDGES)
-        self.conv3x3 = nn.ModuleList(_conv(replicas, width, 3) for _ in EDGES)
+        self.parts, self.weighted = options.partial_channels, options.edge_weights
+        part = width(channels, self.parts)
+        self.conv1x1 = nn.ModuleList(_conv(replicas, part, 1) for _ in EDGES)
+        self.conv3x3 = nn.ModuleList(_conv(replicas, part, 3) for _ in EDGES)
 
     def forward(self, x: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
         nodes: list[ops.Folded] = [x]
-        for target in range(1, 4):
-            incoming = [e for e, (_, to) in enumerate(EDGES) if to == target]
-            outputs = [self._edge(edge, nodes[EDGES[edge][0]], replicas, choices) for edge in incoming]
-            nodes.append(sum(outputs[1:], start=outputs[0]))
+        for target in NODES:
+            outputs = [self._edge(edge, nodes[EDGES[edge][0]], replicas, choices) for edge in _incoming(target)]
+            nodes.append(self._sum(outputs, target, replicas, choices))
         return nodes[3]
+
+    def _sum(self, outputs: list[ops.Folded], target: int, replicas: int, choices: CellChoices) -> ops.Folded:
+        if not self.weighted:
+            return sum(outputs[1:], start=outputs[0])
+        terms = [functools.partial(ops.pick, output, replicas) for output in outputs]
+        total = ops.mix(terms, *choices.row(f"in_{target}", 0))
+        return torch.zeros_like(outputs[0]) if total is None else total
 
     def _edge(self, edge: int, x: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
         part = x
@@ -81,18 +90,32 @@ def _conv(replicas: int, channels: int, side: int) -> ops.ConvNorm:
     return ops.ConvNorm(ops.Conv(replicas, (channels, channels, side), bias=True), affine=False)
 
 
+def _incoming(node: int) -> list[int]:
+    return [edge for edge, (_, target) in enumerate(EDGES) if target == node]
+
+
+def _outgoing(node: int) -> list[int]:
+    return [edge for edge, (source, _) in enumerate(EDGES) if source == node]
+
+
+def edge_groups() -> tuple[Group, ...]:
+    """Return the weights of every node's incoming edges, one row a node; all edges are kept."""
+    sources = ("input", *(f"node_{i}" for i in NODES))
+    return tuple(Group(f"in_{node}", 1, sources[:node], "edge", keep=node) for node in NODES)
+
+
 class NB201Supernet(nn.Module):
     """All cells of NAS-Bench-201 at once."""
 
     def __init__(self, groups: tuple[Group, ...], replicas: int, size: NetworkSize, options: SupernetOptions) -> None:
         super().__init__()
-        self.groups, self.replicas, self.parts = groups, replicas, options.partial_channels
+        self.groups = (*groups, *edge_groups()) if options.edge_weights else groups
+        self.replicas, self.parts = replicas, options.partial_channels
         self.cells = 3 * size.cells
         channels = size.channels
         self.stem = ops.ConvNorm(ops.Conv(replicas, (channels, size.image_channels, 3)))
         self.cell = nn.ModuleList(
-            Cell(replicas, channels * 2 ** (index // size.cells), options.partial_channels)
-            for index in range(self.cells)
+            Cell(replicas, channels * 2 ** (index // size.cells), options) for index in range(self.cells)
         )
         self.reduce = nn.ModuleList(Residual(replicas, channels * k, channels * 2 * k) for k in (1, 2))
         self.head = ops.Norm(replicas, 4 * channels, affine=False)
@@ -119,19 +142,16 @@ class NB201Supernet(nn.Module):
         return Address(int(parts[1]), "op", int(parts[3]), {"conv1x1": CONV1X1, "conv3x3": CONV3X3}[parts[2]])
 
     def live(self, active: Active) -> Active:
-        live = active["op"].copy()
-        live[..., NONE] = False
-        if self.parts > 1:
-            # The bypassed channels pass every edge, whatever its operation.
-            return {"op": live}
+        op = active["op"].copy()
+        op[..., NONE] = False
+        # The bypassed channels pass every edge, whatever its operation.
+        passes: np.ndarray = np.ones_like(op[..., 0]) if self.parts > 1 else np.asarray(op.any(-1))
+        edges = {group.name: active[group.name] for group in self.groups if group.kind == "edge"}
+        if edges:
+            passes &= np.concatenate([edges[f"in_{node}"][..., 0, :] for node in NODES], -1)
         for node in (1, 2):
-            incoming = [e for e, (_, to) in enumerate(EDGES) if to == node]
-            outgoing = [e for e, (source, _) in enumerate(EDGES) if source == node]
-            fed = np.asarray(live[:, :, incoming].any((-2, -1)))
-            live[:, :, outgoing] &= fed[..., None, None]
+            passes[..., _outgoing(node)] &= passes[..., _incoming(node)].any(-1, keepdims=True)
         for node in (2, 1):
-            incoming = [e for e, (_, to) in enumerate(EDGES) if to == node]
-            outgoing = [e for e, (source, _) in enumerate(EDGES) if source == node]
-            read = np.asarray(live[:, :, outgoing].any((-2, -1)))
-            live[:, :, incoming] &= read[..., None, None]
-        return {"op": live}
+            passes[..., _incoming(node)] &= passes[..., _outgoing(node)].any(-1, keepdims=True)
+        used = {f"in_{node}": passes[..., None, _incoming(node)] for node in NODES}
+        return {"op": op & passes[..., None], **{name: mask & used[name] for name, mask in edges.items()}}

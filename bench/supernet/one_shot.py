@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench import ops
-from bench.supernet.common import CellChoices, NetworkSize, Row, check
+from bench.supernet.common import CellChoices, NetworkSize, Row, check, width
 from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
 
 OPERATIONS = ("maxpool3x3", "conv3x3-bn-relu", "conv1x1-bn-relu")
@@ -26,11 +26,11 @@ class Cell(nn.Module):
     def __init__(self, replicas: int, nodes: int, into: int, channels: int, parts: int) -> None:
         super().__init__()
         self.nodes, self.channels, self.parts = nodes, channels, parts
-        width = channels // parts
+        part = width(channels, parts)
         self.project = nn.ModuleList(_conv(replicas, channels, into, 1) for _ in range(nodes))
         self.project_out = _conv(replicas, nodes * channels, into, 1)
-        self.conv3x3 = nn.ModuleList(_conv(replicas, width, width, 3) for _ in range(nodes))
-        self.conv1x1 = nn.ModuleList(_conv(replicas, width, width, 1) for _ in range(nodes))
+        self.conv3x3 = nn.ModuleList(_conv(replicas, part, part, 3) for _ in range(nodes))
+        self.conv1x1 = nn.ModuleList(_conv(replicas, part, part, 1) for _ in range(nodes))
 
     def forward(self, x: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
         *projected, out = self._projections(x, replicas, choices)
