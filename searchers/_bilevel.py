@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from searchers import _relax
-from searchers._descent import Descent, Moment, Penalty, move_weights
-from searchers._optim import SGD
+from searchers._descent import ArchOptimiser, Descent, Init, Memory, Moment, Penalty, move_weights
+from searchers._optim import SGD, Adam, ArchSettings, Touched
 from searchers.base import (
     Batch,
     Choices,
@@ -49,6 +49,13 @@ class Recipe:
         weight_inputs: what else the weight step's forward pass receives (drop-path masks).
         arch_gradient: how ∂L_val/∂logits is formed.
         penalties: extra terms of the architecture loss, each "replicas"; their gradient is added.
+        init: the logits a search starts from.
+        optimiser: makes the optimiser of the logits.
+        arch_moves: which logits may move, "replicas size" in the order of the groups; None: all.
+        weight_update: moves the weights and returns the training loss before; None: one step of SGD.
+        order: the two levels of a step.
+        end_epoch: called after every epoch with the searcher and the number of the epoch.
+        memory: what the hooks above remember between steps.
         select: logits to the scores that are discretised; None discretises the logits.
         shift_invariant: groups whose rows are invariant to a constant (softmax rows).
         hessian_of: the loss λ is the curvature of, for captions.
@@ -60,6 +67,13 @@ class Recipe:
     weight_inputs: Callable[["Bilevel", StepBatches], ForwardInputs] | None = None
     arch_gradient: Callable[["Bilevel", StepBatches], ArchGradient] | None = None
     penalties: tuple[Penalty, ...] = ()
+    init: Init = _relax.normal_logits
+    optimiser: Callable[[Logits, ArchSettings], ArchOptimiser] = Adam
+    arch_moves: Callable[["Bilevel"], Touched] | None = None
+    weight_update: Callable[["Bilevel", StepBatches], Float[Tensor, " replicas"]] | None = None
+    order: Callable[["Bilevel", StepBatches], StepLosses] | None = None
+    end_epoch: Callable[["Bilevel", int], None] | None = None
+    memory: Memory | None = None
     select: Callable[[Logits], Logits] | None = None
     shift_invariant: tuple[str, ...] | None = None
     hessian_of: str = "validation cross-entropy through the softmax relaxation"
@@ -68,10 +82,22 @@ class Recipe:
     options: SupernetOptions = SupernetOptions()
 
 
-def first_order(searcher: "Bilevel", batches: StepBatches) -> ArchGradient:
+def arch_first(searcher: "Bilevel", batches: StepBatches) -> StepLosses:
+    """Move the architecture, then the weights: the order of a step unless a recipe says otherwise."""
+    val = searcher.arch_step(batches)
+    return StepLosses(searcher.weight_step(batches), val)
+
+
+def weights_first(searcher: "Bilevel", batches: StepBatches) -> StepLosses:
+    """Move the weights, then the architecture."""
+    train = searcher.weight_step(batches)
+    return StepLosses(train, searcher.arch_step(batches))
+
+
+def first_order(searcher: "Bilevel", batches: StepBatches, inputs: ForwardInputs = ForwardInputs()) -> ArchGradient:
     """Return ∂L_val(w, α)/∂α with w fixed (Liu et al. 2019, DARTS, section 2.3, ξ = 0)."""
     leaves = searcher.leaves()
-    losses = _relax.loss(searcher.supernet, batches.val[0], searcher.recipe.relax(leaves), searcher.frozen())
+    losses = _relax.loss(searcher.supernet, batches.val[0], searcher.recipe.relax(leaves), searcher.frozen(), inputs)
     gradient = torch.autograd.grad(losses.sum(), list(leaves.values()))
     return ArchGradient(dict(zip(leaves, gradient, strict=True)), losses.detach())
 
@@ -81,18 +107,23 @@ class Bilevel(Descent[Recipe]):
     """Alternates architecture and weight steps; change it by its recipe."""
 
     def step(self, batches: StepBatches) -> StepLosses:
-        val = None if self.moment().progress < self.recipe.warm_up else self._arch_step(batches)
-        train = self._weight_step(batches)
+        losses = (self.recipe.order or arch_first)(self, batches)
         self.steps += 1
-        return StepLosses(train, val)
-
-    def _arch_step(self, batches: StepBatches) -> Float[Tensor, " replicas"]:
-        form = self.recipe.arch_gradient or first_order
-        gradient, losses = form(self, batches)
-        self.arch.step(self.penalised(gradient), self.arch.settings.lr)
         return losses
 
-    def _weight_step(self, batches: StepBatches) -> Float[Tensor, " replicas"]:
+    def arch_step(self, batches: StepBatches) -> Float[Tensor, " replicas"] | None:
+        """Move the logits; return the validation loss, None in the warm-up."""
+        if self.moment().progress < self.recipe.warm_up:
+            return None
+        form, moves = self.recipe.arch_gradient or first_order, self.recipe.arch_moves
+        gradient, losses = form(self, batches)
+        self.arch.step(self.penalised(gradient), self.arch_lr, None if moves is None else moves(self))
+        return losses
+
+    def weight_step(self, batches: StepBatches) -> Float[Tensor, " replicas"]:
+        """Move the weights; return the training loss before."""
+        if self.recipe.weight_update is not None:
+            return self.recipe.weight_update(self, batches)
         choose, add = self.recipe.weight_choices, self.recipe.weight_inputs
         choices = self.recipe.relax(self.logits()) if choose is None else choose(self, self.logits(), batches)
         inputs = ForwardInputs() if add is None else add(self, batches)

@@ -4,7 +4,7 @@
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from searchers import _relax
-from searchers._optim import SGD, Adam, ArchSettings, WeightSettings, cosine, restore, touched
+from searchers._optim import SGD, ArchSettings, Gradients, Rate, Touched, WeightSettings, cosine, restore, touched
 from searchers.base import (
     Choices,
     DataPolicy,
+    Group,
     Logits,
     Resources,
     StepBatches,
@@ -42,6 +42,28 @@ class Moment:
 
 Relax = Callable[[Logits], Choices]
 Penalty = Callable[[Logits, Moment], Float[Tensor, " replicas"]]
+Init = Callable[[Sequence[Group], Sequence[torch.Generator], Tensor], Logits]
+"""Groups, one stream a replica, and a tensor of the wanted type and place, to the logits a search starts from."""
+
+
+@runtime_checkable
+class ArchOptimiser(Protocol):
+    """Moves the logits it was made for."""
+
+    def step(self, gradients: Gradients, lr: Rate, moves: Touched = None) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class Memory(Protocol):
+    """What a method remembers between steps besides weights, logits and optimisers; saved with the searcher."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 @runtime_checkable
@@ -52,7 +74,19 @@ class CommonRecipe(Protocol):
     def relax(self) -> Relax: ...
 
     @property
+    def init(self) -> Init: ...
+
+    @property
+    def optimiser(self) -> Callable[[Logits, ArchSettings], ArchOptimiser]: ...
+
+    @property
     def penalties(self) -> tuple[Penalty, ...]: ...
+
+    @property
+    def end_epoch(self) -> Callable[[Any, int], None] | None: ...
+
+    @property
+    def memory(self) -> Memory | None: ...
 
     @property
     def select(self) -> Callable[[Logits], Logits] | None: ...
@@ -87,8 +121,9 @@ class Descent(ABC, Generic[R]):
         self.shift_invariant = every if recipe.shift_invariant is None else recipe.shift_invariant
         self.parameters = dict(self.supernet.named_parameters())
         like = next(iter(self.parameters.values()))
-        self._logits = _relax.normal_logits(groups, resources.stream("logits", 0), like)
-        self.weights, self.arch = SGD(self.parameters, weights), Adam(self._logits, arch)
+        self._logits = recipe.init(groups, resources.stream("logits", 0), like)
+        self.weights, self.arch = SGD(self.parameters, weights), recipe.optimiser(self._logits, arch)
+        self.arch_lr = arch.lr
         self.epoch, self.steps, self.lr = 0, 0, weights.lr
 
     @abstractmethod
@@ -96,6 +131,10 @@ class Descent(ABC, Generic[R]):
 
     def logits(self) -> Logits:
         return {name: value.detach() for name, value in self._logits.items()}
+
+    def assign(self, logits: Logits) -> None:
+        """Replace the logits; their optimiser keeps its state."""
+        restore(self._logits, logits)
 
     def relax(self, logits: Logits) -> Choices:
         return self.recipe.relax(logits)
@@ -108,7 +147,8 @@ class Descent(ABC, Generic[R]):
         self.lr = cosine(self.weights.settings, epoch, self.resources.horizon.epochs)
 
     def end_epoch(self, epoch: int) -> None:
-        """Nothing to do between epochs."""
+        if self.recipe.end_epoch is not None:
+            self.recipe.end_epoch(self, epoch)
 
     def finish(self) -> None:
         """Nothing to select: the logits decide."""
@@ -142,6 +182,7 @@ class Descent(ABC, Generic[R]):
             "arch": self.arch.state_dict(),
             "steps": self.steps,
             "epoch": self.epoch,
+            "memory": {} if self.recipe.memory is None else self.recipe.memory.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -150,6 +191,8 @@ class Descent(ABC, Generic[R]):
         self.weights.load_state_dict(state["weights"])
         self.arch.load_state_dict(state["arch"])
         self.steps, self.epoch = state["steps"], state["epoch"]
+        if self.recipe.memory is not None:
+            self.recipe.memory.load_state_dict(state["memory"])
 
 
 def move_weights(

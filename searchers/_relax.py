@@ -36,6 +36,11 @@ def normal_logits(
     return {g.name: v.to(like.device, like.dtype) for g, v in zip(groups, stacked, strict=True)}
 
 
+def zero_logits(groups: Sequence[Group], streams: Sequence[torch.Generator], like: Float[Tensor, "..."]) -> Logits:
+    """Return logits of zero, in the type and place of `like`."""
+    return {group.name: like.detach().new_zeros(len(streams), *group.shape) for group in groups}
+
+
 def cross_entropy(predictions: Float[Tensor, "replicas n classes"], batch: Batch) -> Float[Tensor, " replicas"]:
     """Return the mean cross-entropy of each replica in nats."""
     flat = F.cross_entropy(predictions.flatten(0, 1), batch.labels.flatten(), reduction="none")

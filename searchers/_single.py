@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from searchers import _relax
-from searchers._descent import Descent, Penalty, move_weights
+from searchers._descent import ArchOptimiser, Descent, Init, Memory, Penalty, move_weights
+from searchers._optim import Adam, ArchSettings, Touched
 from searchers.base import Choices, DataPolicy, ForwardInputs, Logits, StepBatches, StepLosses, SupernetOptions
 
 ALL = DataPolicy(split="all", val_batches=0)
@@ -35,7 +36,12 @@ class SingleRecipe:
         choices: mixing weights of a step from leaf logits, differentiable; samples and masks go here.
         inputs: what else the forward pass receives.
         penalties: extra terms of the architecture loss, each "replicas"; their gradient is added.
-        after: called when a step has moved weights and logits, with the choices of the step.
+        init: the logits a search starts from.
+        optimiser: makes the optimiser of the logits.
+        end_epoch: called after every epoch with the searcher and the number of the epoch.
+        memory: what the hooks above remember between steps.
+        moves: the entries of the logits that move in a step with these choices; None: all.
+        after: called when a step has moved weights and logits, with the logits before it and the choices of the step.
         select: logits to the scores that are discretised; None discretises the logits.
         shift_invariant: groups whose rows are invariant to a constant (softmax rows); None: all.
         hessian_of: the loss λ is the curvature of, for captions.
@@ -45,7 +51,12 @@ class SingleRecipe:
     choices: Callable[["Single", Logits], Choices] | None = None
     inputs: Callable[["Single", StepBatches], ForwardInputs] | None = None
     penalties: tuple[Penalty, ...] = ()
-    after: Callable[["Single", Choices], None] | None = None
+    init: Init = _relax.normal_logits
+    optimiser: Callable[[Logits, ArchSettings], ArchOptimiser] = Adam
+    end_epoch: Callable[["Single", int], None] | None = None
+    memory: Memory | None = None
+    moves: Callable[["Single", Choices], Touched] | None = None
+    after: Callable[["Single", Logits, Choices], None] | None = None
     select: Callable[[Logits], Logits] | None = None
     shift_invariant: tuple[str, ...] | None = None
     hessian_of: str = f"{SEEN}, through the softmax relaxation"
@@ -58,17 +69,20 @@ class Single(Descent[SingleRecipe]):
     """Moves weights and architecture at once; change it by its recipe."""
 
     def step(self, batches: StepBatches) -> StepLosses:
-        recipe, leaves = self.recipe, self.leaves()
+        recipe = self.recipe
+        before = {name: value.clone() for name, value in self.logits().items()}
+        leaves = {name: value.detach().requires_grad_() for name, value in before.items()}
         choices = self.relax(leaves) if recipe.choices is None else recipe.choices(self, leaves)
         inputs = ForwardInputs() if recipe.inputs is None else recipe.inputs(self, batches)
         losses = _relax.loss(self.supernet, batches.train[0], choices, inputs=inputs)
         found = torch.autograd.grad(losses.sum(), [*leaves.values(), *self.parameters.values()], allow_unused=True)
         by_logits = {n: _filled(g, leaf) for (n, leaf), g in zip(leaves.items(), found, strict=False)}
         by_weights = dict(zip(self.parameters, found[len(leaves) :], strict=True))
-        self.arch.step(self.penalised(by_logits), self.arch.settings.lr)
+        moves = None if recipe.moves is None else recipe.moves(self, choices)
+        self.arch.step(self.penalised(by_logits), self.arch_lr, moves)
         move_weights(self.supernet, self.weights, by_weights, choices, self.lr)
         if recipe.after is not None:
-            recipe.after(self, choices)
+            recipe.after(self, before, choices)
         self.steps += 1
         return StepLosses(losses.detach(), None)
 
