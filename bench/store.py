@@ -152,7 +152,7 @@ def environment(device: torch.device, seeds: Sequence[int]) -> dict[str, Any]:
         "device_name": name,
         "threads": torch.get_num_threads(),
         "seeds": list(seeds),
-        "revision": _revision(),
+        "revision": revision(),
     }
 
 
@@ -171,7 +171,7 @@ def _cut(path: Path, size: int) -> None:
         os.truncate(path, size)
 
 
-def _revision() -> str | None:
+def revision() -> str | None:
     """Return the git revision of the code, None outside a checkout."""
     try:
         root = Path(__file__).resolve().parent

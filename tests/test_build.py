@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,12 @@ from scipy.stats import spearmanr
 
 from bench import data, spaces
 from bench.data.types import Dataset, ImageSet, subset
+from bench.spaces.base import NetworkSize
 from bench.tables import Table, __main__, arrow, build
-from bench.tables.build import Job, Protocol
+from bench.tables.build import Job, Plan, Protocol
+from bench.tables.cost import cost
 from bench.tables.data import Slot, TableData
+from bench.tables.parts import Outcome, Parts
 from tests import benches
 
 CPU = torch.device("cpu")
@@ -35,8 +39,18 @@ def tiny() -> TableData:
     return built(TINY)
 
 
+def plan(protocol: Protocol = TINY, dataset: Dataset | None = None) -> Plan:
+    return Plan(spaces.get("toy"), dataset or small(), protocol)
+
+
+def nothing(_done: int, _total: int) -> None: ...
+
+
 def built(protocol: Protocol) -> TableData:
-    return build.build(spaces.get("toy"), small(), protocol, CPU, lambda _done, _total: None)
+    with tempfile.TemporaryDirectory() as folder:
+        parts = Parts(Path(folder), "any")
+        assert build.build(plan(protocol), parts, (1, 1), CPU, nothing)
+        return build.table(plan(protocol), parts, ())
 
 
 def accuracies(table: TableData, split: str) -> np.ndarray:
@@ -61,10 +75,11 @@ def test_the_table_covers_the_space_and_says_how_it_was_made() -> None:
     assert dict(zip(table.keys, table.multiplicities.tolist(), strict=True)) == counts
     assert int(table.multiplicities.sum()) == table.total_encodings == spaces.get("toy").size()
     assert {slot.name: found.runs for slot, found in table.measurements.items()} == {
+        "digits/train/1": ("0", "1"),
         "digits/val/1": ("0", "1"),
         "digits/test/1": ("0", "1"),
     }
-    assert str(TINY) in table.provenance[0]
+    assert str(dataclasses.replace(TINY, replicas=0)) in table.provenance[0]
     assert len(set(table.cells)) == len(table.keys) == 27
 
 
@@ -121,7 +136,7 @@ def test_training_sees_both_halves_and_nothing_else(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(build, "weight_step", note)
     plain = dataclasses.replace(TINY, augmentation=dataclasses.replace(TINY.augmentation, padding=0))
     key, genotype = next(iter(build.representatives(spaces.get("toy")).items()))
-    build.train(spaces.get("toy"), small(), plain, [Job(key, genotype, 0)], CPU, lambda: None)
+    build.train(plan(plain), [Job(key, genotype, 0)], CPU)
     found = small()
     both = torch.cat([found.train_indices, found.val_indices])
     mean, std = (torch.tensor(moment)[:, None, None] for moment in (found.mean, found.std))
@@ -133,18 +148,91 @@ def test_training_sees_both_halves_and_nothing_else(monkeypatch: pytest.MonkeyPa
     assert sorted(nearest.indices.tolist()) == list(range(40))
 
 
-def test_progress_counts_the_epochs_of_all_trainings() -> None:
+def test_progress_counts_trainings(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    protocol = dataclasses.replace(TINY, epochs=2, runs=1, replicas=20)
-    build.build(spaces.get("toy"), small(), protocol, CPU, lambda done, total: told.append((done, total)))
-    assert told == [(20, 54), (40, 54), (47, 54), (54, 54)]
+    protocol = dataclasses.replace(TINY, runs=1, replicas=10)
+    build.build(plan(protocol), Parts(tmp_path, "any"), (1, 1), CPU, lambda done, total: told.append((done, total)))
+    assert told == [(10, 27), (20, 27), (27, 27)]
 
 
-def test_a_dataset_without_images_for_a_table_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"expected a dataset with images for a table's validation, .* got 'digits'"):
-        build.build(
-            spaces.get("toy"), dataclasses.replace(small(), table_val=None), TINY, CPU, lambda _done, _total: None
-        )
+def test_accuracies_are_taken_at_a_quarter_half_and_all_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [dataclasses.replace(TINY, epochs=epochs).budgets for epochs in (1, 2, 3, 4, 8)] == [
+        *((1,), (1, 2), (1, 3), (1, 2, 4), (2, 4, 8))
+    ]
+    key, genotype = next(iter(build.representatives(spaces.get("toy")).items()))
+    (long,) = build.train(plan(dataclasses.replace(TINY, epochs=4)), [Job(key, genotype, 0)], CPU)
+    assert len(long.correct) == 3
+    assert len(set(long.correct)) > 1
+    assert long.wall_s > 0
+
+
+def test_a_killed_build_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol, parts, stacks = dataclasses.replace(TINY, replicas=18), Parts(tmp_path, "any"), []
+    train = build.train
+
+    def killed(*arguments):
+        stacks.append(len(arguments[1]))
+        if len(stacks) == 2:
+            raise KeyboardInterrupt
+        return train(*arguments)
+
+    monkeypatch.setattr(build, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        build.build(plan(protocol), parts, (1, 1), CPU, nothing)
+    (file,) = tmp_path.iterdir()
+    with file.open("a") as torn:
+        torn.write('{"key": "half a li')
+    assert len(parts.read()) == 18
+    assert build.build(plan(protocol), parts, (1, 1), CPU, nothing)
+    assert stacks == [18, 18, 18, 18]
+    found = build.table(plan(protocol), parts, ())
+    assert np.array_equal(accuracies(found, "test"), accuracies(built(protocol), "test"))
+
+
+def test_shares_are_disjoint_and_make_the_whole_table(tmp_path: Path) -> None:
+    parts = Parts(tmp_path, "any")
+    assert [build.build(plan(), parts, (i, 3), CPU, nothing) for i in (2, 1, 3)] == [False, False, True]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1-of-3.jsonl", "2-of-3.jsonl", "3-of-3.jsonl"]
+    assert sum(len(path.read_text().splitlines()) - 1 for path in tmp_path.iterdir()) == 54
+    gap = np.abs(accuracies(build.table(plan(), parts, ()), "test") - accuracies(tiny(), "test"))
+    assert gap.max() <= 2 / 50
+
+
+def test_parts_of_another_protocol_and_damaged_ones_are_refused(tmp_path: Path) -> None:
+    writer = Parts(tmp_path, "one").writer("a")
+    with pytest.raises(ValueError, match="another process writes"):
+        Parts(tmp_path, "one").writer("a")
+    writer.add([Outcome("k", 0, ((1, 2, 3),), 0.5)])
+    writer.close()
+    assert Parts(tmp_path, "one").read() == {("k", 0): Outcome("k", 0, ((1, 2, 3),), 0.5)}
+    with pytest.raises(ValueError, match="expected trainings of the protocol at hand in"):
+        Parts(tmp_path, "two").read()
+    for damage in ("[1]", '{"key": "k"}', '{"key": "k", "run": 0, "correct": [[1, 2]], "wall_s": 1}'):
+        (tmp_path / "b.jsonl").write_text('{"identity":"one"}\n' + damage + "\n")
+        with pytest.raises(ValueError, match=r"b\.jsonl:2"):
+            Parts(tmp_path, "one").read()
+    Parts(tmp_path, "two").remove()
+    assert Parts(tmp_path, "two").read() == {}
+
+
+def test_operations_are_those_of_the_published_table() -> None:
+    """Two of the published 16-channel figures, in millions, which leave out the classifier's ten biases."""
+    space, size = spaces.get("nb201"), NetworkSize(channels=16, cells=5)
+    cells = {space.describe(genotype): genotype for genotype in space.cells()}
+    for name, published in (
+        ("|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|", 220.11969),
+        ("|none~0|+|avg_pool_3x3~0|skip_connect~1|+|nor_conv_3x3~0|none~1|skip_connect~2|", 43.17249),
+    ):
+        assert cost(space, cells[name], size, 32).flops / 1e6 == pytest.approx(published, abs=1.5e-5)
+
+
+def test_parameters_are_those_the_cell_uses() -> None:
+    """All-skip cells have stem, residual blocks and head only; each 3×3 convolution adds its kernel and bias."""
+    space, size = spaces.get("nb201"), NetworkSize(channels=4, cells=1)
+    cells = {space.describe(genotype): genotype for genotype in space.cells()}
+    skip = "|skip_connect~0|+|none~0|skip_connect~1|+|{}~0|none~1|skip_connect~2|"
+    one, two = (cost(space, cells[skip.format(name)], size, 12).params for name in ("none", "nor_conv_3x3"))
+    assert two - one == sum(9 * c * c + c for c in (4, 8, 16))
 
 
 def test_other_images_or_another_protocol_are_another_table() -> None:
@@ -152,12 +240,14 @@ def test_other_images_or_another_protocol_are_another_table() -> None:
     assert found.test is not None
     changed = dataclasses.replace(found, test=ImageSet(found.test.images ^ 1, found.test.labels))
     names = {
-        build.identity(found, TINY),
-        build.identity(changed, TINY),
-        build.identity(found, dataclasses.replace(TINY, runs=3)),
+        build.identity(plan()),
+        build.identity(plan(dataset=changed)),
+        build.identity(plan(dataclasses.replace(TINY, runs=3))),
     }
     assert len(names) == 3
-    assert build.identity(found, TINY) == build.identity(dataclasses.replace(found), TINY)
+    assert build.identity(plan()) == build.identity(
+        plan(dataclasses.replace(TINY, replicas=9), dataclasses.replace(found))
+    )
 
 
 @pytest.fixture
@@ -174,8 +264,8 @@ def test_the_command_builds_into_the_cache_and_then_has_nothing_to_do(
     path = tmp_path / "cache" / "nas-stability" / "tables" / "toy-digits.arrow"
     assert __main__.main(arguments) == 0
     printed = capsys.readouterr().out
-    assert "100% of the epochs trained  0 s left" in printed
-    assert f"27 cells of toy, 2 trainings each, in {path}" in printed
+    assert "54 of 54 trainings done" in printed
+    assert f"27 cells of toy-digits, 2 trainings each, in {path}" in printed
     assert "random cell" in printed
     before = path.stat()
     assert __main__.main(arguments) == 0
@@ -184,7 +274,27 @@ def test_the_command_builds_into_the_cache_and_then_has_nothing_to_do(
     assert Table.open(path, "digits").reference().rows == 27
     assert __main__.main([*arguments, "--fresh"]) == 0
     assert path.stat().st_ino != before.st_ino
-    assert arrow.load(path).provenance[0] == build.identity(small(), TINY)
+    assert arrow.load(path).provenance[0] == build.identity(plan())
+
+
+def test_a_share_writes_no_table_and_the_last_call_does(
+    tmp_path: Path, line: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["build", "--space", "toy", "--device", "cpu", "--out", str(tmp_path / "t.arrow")]
+    for share in ("2/2", "1/2"):
+        assert __main__.main([*arguments, "--share", share]) == 0
+        assert "this share is trained" in capsys.readouterr().out
+    assert not (tmp_path / "t.arrow").exists()
+    assert __main__.main(arguments) == 0
+    assert Table.open(tmp_path / "t.arrow", "digits").reference().rows == 27
+
+
+@pytest.mark.slow
+def test_processes_share_the_work(tmp_path: Path) -> None:
+    arguments = ["build", "--space", "toy", "--device", "cpu", "--epochs", "1", "--runs", "1", "--jobs", "2"]
+    assert __main__.main([*arguments, "--out", str(tmp_path / "t.arrow"), "--parts", str(tmp_path / "parts")]) == 0
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == ["1-of-2.jsonl", "2-of-2.jsonl"]
+    assert Table.open(tmp_path / "t.arrow", "digits").reference().rows == 27
 
 
 def test_another_protocol_replaces_the_table(tmp_path: Path, line: None) -> None:
@@ -207,6 +317,7 @@ def test_another_protocol_replaces_the_table(tmp_path: Path, line: None) -> None
         (["--device", "tpu"], "expected --device cpu, cuda or cuda:N, got 'tpu'"),
         (["--epochs", "0"], "expected a positive whole number, got '0'"),
         (["--runs", "two"], "argument --runs: expected a positive whole number, got 'two'"),
+        (["--share", "3/2"], "argument --share: expected a share like 1/2, got '3/2'"),
         (["--bogus"], "unrecognized arguments: --bogus"),
     ],
 )
@@ -225,9 +336,11 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
 
 
 @pytest.mark.slow
-def test_the_toy_table_means_something() -> None:
+def test_the_toy_table_means_something(tmp_path: Path) -> None:
     """Two trainings of a cell agree, and cells differ by much more than the runs of one."""
-    table = build.build(spaces.get("toy"), benches.digits(), Protocol(), CPU, lambda _done, _total: None)
+    whole = plan(Protocol(), benches.digits())
+    build.build(whole, Parts(tmp_path, "any"), (1, 1), CPU, nothing)
+    table = build.table(whole, Parts(tmp_path, "any"), ())
     for values in (found.values for found in table.measurements.values()):
         assert spearmanr(values[:, 0], values[:, 1]).statistic > 0.6
         low, high = np.percentile(values.mean(1), [10, 90])

@@ -2,6 +2,9 @@
 
 import argparse
 import dataclasses
+import hashlib
+import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -99,8 +102,11 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="default: tables/<space>-<dataset>.arrow in the user's cache folder")
     parser.add_argument("--runs", type=_positive, help="trainings of every cell")
     parser.add_argument("--epochs", type=_positive, help="of every training")
+    parser.add_argument("--parts", type=Path, help="folder of finished trainings, to continue; default: in the cache")
+    parser.add_argument("--share", type=_share, default=(1, 1), help="i/n: train only the i-th of n shares")
     parser.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
     parser.add_argument("--threads", type=_positive, help="CPU threads")
+    parser.add_argument("--jobs", type=_positive, default=1, help="processes, of one thread each")
     parser.add_argument("--fresh", action="store_true", help="build again what is there")
 
 
@@ -110,28 +116,73 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _share(text: str) -> tuple[int, int]:
+    index, _, shares = text.partition("/")
+    if not (index.isdecimal() and shares.isdecimal() and 1 <= int(index) <= int(shares)):
+        raise argparse.ArgumentTypeError(f"expected a share like 1/2, got {text!r}")
+    return int(index), int(shares)
+
+
 def _build(chosen: argparse.Namespace) -> int:
     import torch
 
     from bench import data, setup, spaces
-    from bench.tables.build import Protocol, build, identity
+    from bench.tables.build import Plan, Protocol, build, identity, table
+    from bench.tables.parts import Parts
 
-    space, dataset = spaces.get(chosen.space), data.load(chosen.dataset)
     given = {name: getattr(chosen, name) for name in ("runs", "epochs") if getattr(chosen, name) is not None}
-    protocol = dataclasses.replace(Protocol(), **given)
-    out = chosen.out or default_cache() / "tables" / f"{space.name}-{dataset.name}.arrow"
-    wanted = identity(dataset, protocol)
-    if not chosen.fresh and _holds(out, space.name, wanted):
+    plan = Plan(spaces.get(chosen.space), data.load(chosen.dataset), dataclasses.replace(Protocol(), **given))
+    name, wanted = f"{plan.space.name}-{plan.dataset.name}", identity(plan)
+    out = chosen.out or default_cache() / "tables" / f"{name}.arrow"
+    if not chosen.fresh and _holds(out, plan.space.name, wanted):
         sys.stdout.write(f"{out} is there, of the same protocol: nothing to do; --fresh builds it again\n")
         return FOUND
+    digest = hashlib.sha256(wanted.encode()).hexdigest()[:12]
+    parts = Parts(chosen.parts or default_cache() / "parts" / f"{name}-{digest}", wanted)
+    if chosen.fresh and chosen.share == (1, 1):
+        parts.remove()
     device = setup.choose_device(chosen.device)
+    if chosen.share == (1, 1):
+        sys.stdout.write(f"{name}, {wanted}\ntrainings are kept in {parts.folder}\n")
+    if chosen.jobs > 1:
+        _share_out(chosen, parts.folder)
     torch.set_num_threads(chosen.threads or torch.get_num_threads())
-    sys.stdout.write(f"{space.name} on {dataset.name}, {wanted}\n")
-    table = build(space, dataset, protocol, device, _Progress())
-    write(out, table)
-    sys.stdout.write(f"{len(table.keys)} cells of {space.name}, {protocol.runs} trainings each, in {out}\n")
-    _write_reference(Table.open(out, dataset.name).reference())
+    whole = build(plan, parts, chosen.share, device, _Progress())
+    if not whole or chosen.share != (1, 1):
+        sys.stdout.write("this share is trained; without --share, once all are, the table is written\n")
+        return FOUND
+    write(out, table(plan, parts, _provenance()))
+    sys.stdout.write(
+        f"{len(plan.space.multiplicities())} cells of {name}, {plan.protocol.runs} trainings each, in {out}\n"
+    )
+    _write_reference(Table.open(out, plan.dataset.name).reference())
     return FOUND
+
+
+def _share_out(chosen: argparse.Namespace, folder: Path) -> None:
+    """Train shares in processes of one thread each; what one of them leaves undone is done by the caller.
+
+    On a CPU two such processes train twice as many cells as one process of two threads.
+    """
+    same = [
+        f"--{name}={getattr(chosen, name)}" for name in ("space", "dataset", "runs", "epochs") if getattr(chosen, name)
+    ]
+    command = [sys.executable, "-m", "bench.tables", "build", *same, f"--parts={folder}"]
+    shares = [[f"--share={i + 1}/{chosen.jobs}", "--threads=1", "--jobs=1"] for i in range(chosen.jobs)]
+    device = [] if chosen.device is None else [f"--device={chosen.device}"]
+    running = [subprocess.Popen([*command, *device, *share]) for share in shares]
+    failed = [process.args for process in running if process.wait() != 0]
+    if failed:
+        raise ValueError(f"{len(failed)} of {chosen.jobs} processes failed; what they said stands above")
+
+
+def _provenance() -> tuple[str, ...]:
+    import torch
+
+    from bench.store import revision
+
+    versions = f"torch {torch.__version__}, python {platform.python_version()}, {platform.machine()}"
+    return (f"command: python -m bench.tables {' '.join(sys.argv[1:])}", f"commit {revision()}; {versions}")
 
 
 def _holds(path: Path, space: str, wanted: str) -> bool:
@@ -147,12 +198,16 @@ class _Progress:
 
     def __init__(self) -> None:
         self.start = self.last = time.monotonic()
+        self.before: int | None = None
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
+        if self.before is None:  # what was there already says nothing of the speed
+            self.before, self.start = done, now
         if now - self.last >= PROGRESS_EVERY_S or done == total:
-            left = (now - self.start) / done * (total - done)
-            sys.stdout.write(f"{done / total:4.0%} of the epochs trained  {left:.0f} s left\n")
+            pace = (now - self.start) / (done - self.before) if done > self.before else 0.0
+            left = f"  {pace * (total - done):.0f} s left" if pace else ""
+            sys.stdout.write(f"{done:,} of {total:,} trainings done{left}\n")
             sys.stdout.flush()
             self.last = now
 

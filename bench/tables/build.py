@@ -1,16 +1,21 @@
 """Build a benchmark table: train every distinct cell of a space from scratch on a small dataset.
 
-Cells are stacked along the replicas axis, each replica computing its own operations only. Every (cell, run) draws its
-weights, order and augmentation from streams named by its key and run, so its result does not depend on what it is
-stacked with, up to rounding. Training uses both halves of the search pool; validation and test accuracies are of images
-no training and no search sees.
+Cells are stacked along the replicas axis, each replica computing its own operations only; cells of equal operations lie
+side by side. Every (cell, run) draws its weights, order and augmentation from streams named by its key and run, so its
+result does not depend on what it is stacked with, up to rounding. Training uses both halves of the search pool;
+validation and test accuracies are of images no training and no search sees. Accuracies are taken at a quarter, half and
+the whole of the budget, of one training with one learning-rate schedule.
+
+Finished trainings are written as they come (`parts`), so that a build can be killed, continued and shared out.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,12 +27,18 @@ from bench.data.types import Dataset, ImageSet, balanced
 from bench.ops import initialise
 from bench.rng import derive, torch_stream
 from bench.spaces.base import Genotype, NetworkSize, Space, discrete_choices
-from bench.tables.data import Measurement, Slot, TableData
+from bench.tables.cost import cost
+from bench.tables.data import Measurement, Slot, Split, TableData
+from bench.tables.parts import Outcome, Parts
 from searchers._bilevel import weight_step
 from searchers._optim import SGD, WeightSettings, cosine
 from searchers.base import Choices, DataPolicy, Supernet, SupernetOptions
 
 Report = Callable[[int, int], None]
+Share = tuple[int, int]
+"""Which share of the work, counted from 1, out of how many."""
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,8 @@ class Protocol:
 
     Attributes:
         train_images: at most, of both halves of the search pool.
-        eval_images: at most, of each of validation and test.
+        eval_images: at most, of each of training, validation and test.
+        replicas: cells trained together; changes nothing but the speed and the rounding.
     """
 
     epochs: int = 2
@@ -52,6 +64,11 @@ class Protocol:
     weights: WeightSettings = WeightSettings(lr=0.05, lr_min=0.0, weight_decay=5e-4, nesterov=True)
     augmentation: Augmentation = Augmentation(padding=1, flip=False, cutout_length=0)
     replicas: int = 6
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """Epochs after which accuracies are taken: a quarter, half and all of them."""
+        return tuple(sorted({max(1, self.epochs // 4), max(1, self.epochs // 2), self.epochs}))
 
 
 @dataclass(frozen=True)
@@ -67,39 +84,63 @@ class Job:
         return derive(self.run, f"cell/{self.key}", 0)
 
 
-def build(space: Space, dataset: Dataset, protocol: Protocol, device: torch.device, report: Report) -> TableData:
-    """Return the table of a space; `report` is told (epochs of all trainings done, and in all).
+class Plan(NamedTuple):
+    """Which table is built."""
+
+    space: Space
+    dataset: Dataset
+    protocol: Protocol
+
+    @property
+    def size(self) -> NetworkSize:
+        """Size of the trained networks."""
+        channels = self.dataset.search.images.shape[1]
+        return NetworkSize(self.protocol.channels, self.protocol.cells, channels, self.dataset.classes)
+
+
+def build(plan: Plan, parts: Parts, share: Share, device: torch.device, report: Report) -> bool:
+    """Train what is missing of a share of the cells; return whether the whole table is trained now.
+
+    `report` is told (trainings done, trainings in all) of this share.
+
+    Raises:
+        ValueError: the dataset has no images set aside for a table, or the parts are of another protocol.
+    """
+    everything, replicas = jobs(plan), plan.protocol.replicas
+    index, shares = share
+    mine = everything[(index - 1) * len(everything) // shares : index * len(everything) // shares]
+    done = parts.read()
+    missing = [job for job in mine if (job.key, job.run) not in done]
+    if missing:
+        with contextlib.closing(parts.writer(f"{index}-of-{shares}")) as writer:
+            for first in range(0, len(missing), replicas):
+                writer.add(train(plan, missing[first : first + replicas], device))
+                left = max(len(missing) - first - replicas, 0)
+                report(len(mine) - left, len(mine))
+    done = parts.read()
+    return all((job.key, job.run) in done for job in everything)
+
+
+def jobs(plan: Plan) -> list[Job]:
+    """Return all trainings of a table; cells of equal operations lie side by side.
+
+    An operation is then computed for few stretches of replicas.
+    """
+    ordered = sorted(representatives(plan.space).items(), key=lambda item: (item[1]["op"], item[0]))
+    return [Job(key, genotype, run) for key, genotype in ordered for run in range(plan.protocol.runs)]
+
+
+def identity(plan: Plan) -> str:
+    """Return what decides a table's numbers beside its space: the protocol and a digest of the images.
 
     Raises:
         ValueError: the dataset has no images set aside for a table.
     """
-    _parts(dataset)
-    halves = 2 * min(len(dataset.train_indices), len(dataset.val_indices))
-    dataset = data.subset(dataset, min(protocol.train_images, halves))
-    cells = representatives(space)
-    # Cells of equal operations lie side by side, so that an operation is computed for few stretches of replicas.
-    ordered = sorted(cells.items(), key=lambda item: (item[1]["op"], item[0]))
-    jobs = [Job(key, genotype, run) for key, genotype in ordered for run in range(protocol.runs)]
-    start, found, done = time.perf_counter(), [], 0
-    for first in range(0, len(jobs), protocol.replicas):
-        stack = jobs[first : first + protocol.replicas]
-
-        def tick(trained: int = len(stack)) -> None:
-            nonlocal done
-            done += trained
-            report(done, len(jobs) * protocol.epochs)
-
-        found.append(train(space, dataset, protocol, stack, device, tick))
-    accuracies = np.concatenate(found).reshape(len(ordered), protocol.runs, 2)
-    return _table(space, dataset, protocol, ordered, (accuracies, time.perf_counter() - start))
-
-
-def identity(dataset: Dataset, protocol: Protocol) -> str:
-    """Return what decides a table's numbers beside its space: the protocol and a digest of the images."""
-    digest = hashlib.sha256()
+    dataset, digest = plan.dataset, hashlib.sha256()
     for images in (dataset.search, *_parts(dataset)):
         digest.update(images.images.numpy().tobytes() + images.labels.numpy().tobytes())
-    return f"trained by bench.tables.build: {protocol}; images {digest.hexdigest()[:16]}"
+    decisive = dataclasses.replace(plan.protocol, replicas=0)
+    return f"trained by bench.tables.build: {decisive}; images {digest.hexdigest()[:16]}"
 
 
 def _parts(dataset: Dataset) -> tuple[ImageSet, ImageSet]:
@@ -119,43 +160,43 @@ def representatives(space: Space) -> dict[str, Genotype]:
     return cells
 
 
-def train(
-    space: Space,
-    dataset: Dataset,
-    protocol: Protocol,
-    jobs: Sequence[Job],
-    device: torch.device,
-    tick: Callable[[], None],
-) -> np.ndarray:
-    """Train a stack of cells, calling `tick` after every epoch; return "jobs 2": validation and test accuracy."""
-    seeds = tuple(job.seed for job in jobs)
-    size = NetworkSize(protocol.channels, protocol.cells, dataset.search.images.shape[1], dataset.classes)
-    network = space.supernet(size, len(jobs), SupernetOptions())
+def train(plan: Plan, stack: Sequence[Job], device: torch.device) -> list[Outcome]:
+    """Train a stack of cells."""
+    space, dataset, protocol = plan
+    start, seeds = time.perf_counter(), tuple(job.seed for job in stack)
+    halves = 2 * min(len(dataset.train_indices), len(dataset.val_indices))
+    dataset = data.subset(dataset, min(protocol.train_images, halves))
+    network = space.supernet(plan.size, len(seeds), SupernetOptions())
     assert isinstance(network, torch.nn.Module)
     initialise(network, [torch_stream(seed, "weights", 0) for seed in seeds])
     network.to(device)
-    choices = discrete_choices(space.groups, [job.genotype for job in jobs], next(network.parameters()))
+    choices = discrete_choices(space.groups, [job.genotype for job in stack], next(network.parameters()))
     optimiser = SGD(dict(network.named_parameters()), protocol.weights)
-    policy = DataPolicy(split="all", val_batches=0)
-    feed = _feed(dataset, seeds, protocol, device)
+    policy, feed = DataPolicy(split="all", val_batches=0), _feed(dataset, seeds, protocol, device)
+    held_out = [_feed(part, seeds, protocol, device) for part in _measured(dataset, protocol)]
+    correct = []
     for epoch in range(protocol.epochs):
         rate = cosine(protocol.weights, epoch, protocol.epochs)
         for batches in feed.epoch(policy, epoch, protocol.epochs):
             weight_step(network, optimiser, batches.train[0], choices, rate)
-        tick()
-    held_out = [_held_out(dataset, images, protocol.eval_images) for images in _parts(dataset)]
-    scores = [accuracy(network, _feed(part, seeds, protocol, device), choices) for part in held_out]
-    return np.stack(scores, 1)
+        if epoch + 1 in protocol.budgets:
+            correct.append(np.stack([count_correct(network, part, choices) for part in held_out], 1))
+    wall_s = (time.perf_counter() - start) / len(stack)
+    counts = np.stack(correct, 1).tolist()
+    return [Outcome(job.key, job.run, _tuples(rows), wall_s) for job, rows in zip(stack, counts, strict=True)]
 
 
-def accuracy(network: Supernet, feed: Feed, choices: Choices) -> np.ndarray:
-    """Return the accuracy of each replica on the feed's validation images."""
-    correct, images = torch.zeros(network.replicas, dtype=torch.int64), 0
+def _tuples(rows: Sequence[Sequence[int]]) -> tuple[tuple[int, int, int], ...]:
+    return tuple((row[0], row[1], row[2]) for row in rows)
+
+
+def count_correct(network: Supernet, feed: Feed, choices: Choices) -> np.ndarray:
+    """Return how many of the feed's validation images each replica classifies correctly."""
+    correct = torch.zeros(network.replicas, dtype=torch.int64)
     with torch.no_grad():
         for batch in feed.evaluation("val"):
             correct += (network(batch.images, choices).argmax(-1) == batch.labels).sum(1).cpu()
-            images += batch.labels.shape[1]
-    return correct.double().numpy() / images
+    return correct.numpy()
 
 
 def _feed(dataset: Dataset, seeds: tuple[int, ...], protocol: Protocol, device: torch.device) -> Feed:
@@ -163,32 +204,53 @@ def _feed(dataset: Dataset, seeds: tuple[int, ...], protocol: Protocol, device: 
     return Feed(dataset, seeds, settings, device, torch.float32)
 
 
-def _held_out(dataset: Dataset, images: ImageSet, size: int) -> Dataset:
-    """Return the dataset with these images, at most `size`, in place of the validation half."""
-    chosen = balanced(images.labels, size, dataset.classes)
-    return dataclasses.replace(dataset, search=images, val_indices=chosen)
+def _measured(dataset: Dataset, protocol: Protocol) -> list[Dataset]:
+    """Return the dataset with the images of each split, at most `eval_images`, in place of the validation half."""
+    pool = torch.cat([dataset.train_indices, dataset.val_indices])
+    seen = ImageSet(dataset.search.images[pool], dataset.search.labels[pool])
+    parts = []
+    for images in (seen, *_parts(dataset)):
+        chosen = balanced(images.labels, min(protocol.eval_images, len(images.labels)), dataset.classes)
+        parts.append(dataclasses.replace(dataset, search=images, val_indices=chosen))
+    return parts
 
 
-def _table(
-    space: Space,
-    dataset: Dataset,
-    protocol: Protocol,
-    cells: Sequence[tuple[str, Genotype]],
-    measured: tuple[np.ndarray, float],
-) -> TableData:
-    accuracies, wall_s = measured
-    multiplicities, runs = space.multiplicities(), tuple(str(run) for run in range(protocol.runs))
-    splits = (("val", accuracies[:, :, 0]), ("test", accuracies[:, :, 1]))
+def table(plan: Plan, parts: Parts, provenance: Sequence[str]) -> TableData:
+    """Return the table of trainings that are all done."""
+    space, dataset, protocol = plan
+    done, cells = parts.read(), representatives(space)
+    keys = sorted(cells)
+    runs = tuple(str(run) for run in range(protocol.runs))
+    outcomes = [[done[key, run] for run in range(protocol.runs)] for key in keys]
+    correct = np.array([[outcome.correct for outcome in row] for row in outcomes], dtype=np.float64)
+    images = [len(part.val_indices) for part in _measured(dataset, protocol)]
+    seconds = np.array([[outcome.wall_s for outcome in row] for row in outcomes])
+    measurements = {
+        Slot(dataset.name, split, budget): Measurement(correct[:, :, b, s] / images[s], runs)
+        for b, budget in enumerate(protocol.budgets)
+        for s, split in enumerate(SPLITS)
+    }
+    multiplicities = space.multiplicities()
     return TableData(
         space=space.name,
-        keys=tuple(key for key, _ in cells),
-        cells=tuple(space.describe(genotype) for _, genotype in cells),
-        multiplicities=np.array([multiplicities[key] for key, _ in cells], dtype=np.int64),
-        measurements={
-            Slot(dataset.name, split, protocol.epochs): Measurement(values, runs)  # type: ignore[arg-type]
-            for split, values in splits
-        },
+        keys=tuple(keys),
+        cells=tuple(space.describe(cells[key]) for key in keys),
+        multiplicities=np.array([multiplicities[key] for key in keys], dtype=np.int64),
+        measurements=measurements,
+        scalars=_costs(plan, cells) | _train_time(plan, seconds.mean(1)),
         total_encodings=space.size(),
         source=f"{space.name} on {dataset.name}, built by nas-stability",
-        provenance=(identity(dataset, protocol), f"trained in {wall_s:.0f} s with torch {torch.__version__}"),
+        provenance=(identity(plan), f"{seconds.sum():.0f} s of training in all", *provenance),
     )
+
+
+def _costs(plan: Plan, cells: Mapping[str, Genotype]) -> dict[str, np.ndarray]:
+    side = plan.dataset.search.images.shape[-1]
+    found = [cost(plan.space, cells[key], plan.size, side) for key in sorted(cells)]
+    return {name: np.array([getattr(one, name) for one in found], dtype=np.float64) for name in ("params", "flops")}
+
+
+def _train_time(plan: Plan, seconds: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the seconds of each budget; a part of the training costs its part of the whole."""
+    name, protocol = plan.dataset.name, plan.protocol
+    return {f"{name}/train_time_s/{budget}": seconds * budget / protocol.epochs for budget in protocol.budgets}

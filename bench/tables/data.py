@@ -6,7 +6,7 @@ test of equality:
     key, cell, multiplicity              text, text, integer
     params, flops                        of any dataset; <dataset>/params, <dataset>/flops where datasets differ
     <dataset>/train_time_s/<budget>      seconds of the whole training
-    <dataset>/<split>/<budget>/<run>     accuracies, fractions; split is val or test; not a number: no such run
+    <dataset>/<split>/<budget>/<run>     accuracies, fractions; split is train, val or test; not a number: no such run
     <dataset>/<split>/<budget>/n_runs    beside <run> = mean only: how many runs that mean is over
 """
 
@@ -20,15 +20,17 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-Split = Literal["val", "test"]
+Split = Literal["train", "val", "test"]
 
 MEAN = "mean"
 """The run label of a column that holds means because the single runs are not known."""
 
 N_RUNS = "n_runs"
 
-ACCURACY_NAME = re.compile(r"(?P<dataset>[^/]+)/(?P<split>val|test)/(?P<budget>[1-9]\d*)/(?P<run>(?!n_runs$)[^/]+)")
-COUNT_NAME = re.compile(rf"([^/]+/(?:val|test)/[1-9]\d*)/{N_RUNS}")
+ACCURACY_NAME = re.compile(
+    r"(?P<dataset>[^/]+)/(?P<split>train|val|test)/(?P<budget>[1-9]\d*)/(?P<run>(?!n_runs$)[^/]+)"
+)
+COUNT_NAME = re.compile(rf"([^/]+/(?:train|val|test)/[1-9]\d*)/{N_RUNS}")
 SCALAR_NAME = re.compile(r"(?:[^/]+/)?(?:params|flops)|[^/]+/train_time_s/[1-9]\d*")
 
 
@@ -173,6 +175,8 @@ def _check_measurement(slot: Slot, measurement: Measurement) -> None:
 def _check_both_splits(data: TableData) -> None:
     """A cell with only one of validation and test would need a guess, so a table has both or neither of each cell."""
     for slot, measurement in data.measurements.items():
+        if slot.split == "train":
+            continue
         other = slot._replace(split="val" if slot.split == "test" else "test")
         if other not in data.measurements:
             raise ValueError(f"{slot.name} needs {other.name} beside it")
