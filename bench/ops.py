@@ -47,6 +47,11 @@ def mask(x: Folded, keep: Float[Tensor, "replicas n"]) -> Folded:
     return (unfold(x, keep.shape[0]) * keep.T[:, :, None, None, None]).flatten(1, 2)
 
 
+def shifted(x: Folded, by: Float[Tensor, " replicas"]) -> Folded:
+    """Add each replica's own number to all of its maps."""
+    return (unfold(x, by.shape[0]) + by[:, None, None, None]).flatten(1, 2)
+
+
 def mix(
     terms: Sequence[Term],
     weights: Float[Tensor, "replicas options"],

@@ -93,9 +93,12 @@ class ForwardInputs:
     Attributes:
         keep: per "op" group, "cells replicas n decisions": factor on the mixed output of a decision for each image
             (drop-path masks, already scaled by 1/(1-p)); None is all ones.
+        shift: per "op" group, "cells replicas decisions": added to every pixel of the mixed output of a decision
+            (GDAS adds what it did not sample: zero with a gradient); None is zero.
     """
 
     keep: Mapping[str, Float[Tensor, "cells replicas n decisions"]] | None = None
+    shift: Mapping[str, Float[Tensor, "cells replicas decisions"]] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Every method by name; adding a searcher is one file and one line here."""
 
-from searchers import beta_darts, darts, darts_2nd, fair_darts, pc_darts, random_ws, single_darts
+from searchers import beta_darts, darts, darts_2nd, fair_darts, gdas, pc_darts, random_ws, single_darts
 from searchers.base import Method
 
 METHODS: dict[str, Method] = {
@@ -13,5 +13,6 @@ METHODS: dict[str, Method] = {
         single_darts.METHOD,
         pc_darts.METHOD,
         fair_darts.METHOD,
+        gdas.METHOD,
     )
 }

@@ -52,6 +52,10 @@ class CellChoices:
         keep = self.inputs.keep
         return None if keep is None else _of_cell(keep[group], self.cell)[:, :, decision]
 
+    def shift(self, group: str, decision: int) -> Float[Tensor, " replicas"] | None:
+        shift = self.inputs.shift
+        return None if shift is None else _of_cell(shift[group], self.cell)[:, decision]
+
 
 def _of_cell(values: Array, cell: int) -> Array:
     return values[cell if values.shape[0] > 1 else 0]

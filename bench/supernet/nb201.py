@@ -67,8 +67,9 @@ class Cell(nn.Module):
         weights, active = choices.row("op", edge)
         mixed = ops.mix(terms, weights[:, SKIP:], None if active is None else active[:, SKIP:])
         mixed = torch.zeros_like(part) if mixed is None else mixed
-        keep = choices.keep("op", edge)
+        keep, shift = choices.keep("op", edge), choices.shift("op", edge)
         mixed = mixed if keep is None else ops.mask(mixed, keep)
+        mixed = mixed if shift is None else ops.shifted(mixed, shift)
         return mixed if self.parts == 1 else ops.with_bypass(mixed, x, replicas, self.parts)
 
 

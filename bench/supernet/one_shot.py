@@ -74,8 +74,9 @@ class Cell(nn.Module):
         ]
         mixed = ops.mix(terms, *choices.row("op", node - 1))
         mixed = torch.zeros_like(part) if mixed is None else mixed
-        keep = choices.keep("op", node - 1)
+        keep, shift = choices.keep("op", node - 1), choices.shift("op", node - 1)
         mixed = mixed if keep is None else ops.mask(mixed, keep)
+        mixed = mixed if shift is None else ops.shifted(mixed, shift)
         return mixed if self.parts == 1 else ops.with_bypass(mixed, z, replicas, self.parts)
 
     def _output(self, project: ops.Term, states: list[ops.Folded], replicas: int, choices: CellChoices) -> ops.Folded:
