@@ -1,6 +1,20 @@
 """Every method by name; adding a searcher is one file and one line here."""
 
-from searchers import beta_darts, darts, darts_2nd, fair_darts, gdas, pc_darts, random_ws, single_darts
+from searchers import (
+    beta_darts,
+    darts,
+    darts_2nd,
+    fair_darts,
+    gdas,
+    ms_darts,
+    ms_null,
+    pc_darts,
+    random_ws,
+    sdarts_adv,
+    sdarts_rs,
+    sdarts_rs_matched,
+    single_darts,
+)
 from searchers.base import Method
 
 METHODS: dict[str, Method] = {
@@ -14,5 +28,10 @@ METHODS: dict[str, Method] = {
         pc_darts.METHOD,
         fair_darts.METHOD,
         gdas.METHOD,
+        sdarts_rs.METHOD,
+        sdarts_adv.METHOD,
+        ms_darts.METHOD,
+        ms_null.METHOD,
+        sdarts_rs_matched.METHOD,
     )
 }
