@@ -33,7 +33,7 @@ class EpochRecord:
 
     def line(self) -> str:
         """Return the record as one line of JSON; a number that is not finite is null."""
-        return json.dumps(_plain(dataclasses.asdict(self)), allow_nan=False) + "\n"
+        return json.dumps(plain(dataclasses.asdict(self)), allow_nan=False) + "\n"
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Timing:
         return json.dumps(dataclasses.asdict(self), allow_nan=False) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value

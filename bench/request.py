@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,11 +21,13 @@ class Request:
     """One command; None leaves a field to the benchmark's preset.
 
     Attributes:
-        methods: names, or ("all",).
+        methods: names, ("all",) for every method that trains a supernet, ("tabular",) for every table-only one.
         benchmark: "auto", "paper" or "embedded".
         table: a file; "none" runs without accuracies.
         set: method name to dotted settings.
         replicas: most seeds in one stack.
+        queries, budget_s: what a repetition of a table-only method may spend: cells, simulated seconds.
+        fitness_budget: training epochs of the accuracy that table-only methods see.
     """
 
     space: str
@@ -45,6 +48,9 @@ class Request:
     replicas: int | None = None
     curvature: str | None = None
     curvature_every: int = 1
+    queries: int | None = None
+    budget_s: float | None = None
+    fitness_budget: int | None = None
     set: Settings = field(default_factory=dict)
     results: Path = Path("results")
     fresh: bool = False
@@ -97,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     text: dict[str, str] = {
         "space": f"search space: {', '.join(SPACES)}",
-        "methods": "all, or names separated by commas",
+        "methods": "all (that train a supernet), tabular (all that search a table), or names separated by commas",
         "seeds": "a range 0:4 or a list 0,2,5",
         "benchmark": "auto, paper (CIFAR-10, official table, published sizes) or embedded (digits, small, offline)",
         "dataset": "cifar10 or digits",
@@ -118,11 +124,14 @@ def _parser() -> argparse.ArgumentParser:
         "threads": "CPU threads",
         "replicas": "most seeds searched as one stack",
         "curvature_every": "epochs from one measurement of curvature to the next",
+        "queries": "cells a repetition of a table-only method may ask for",
+        "fitness_budget": "training epochs of the accuracy that table-only methods see",
     }
     for name, about in text.items():
         parser.add_argument(f"--{name.replace('_', '-')}", help=about, default=None)
     for name, about in numbers.items():
         parser.add_argument(f"--{name.replace('_', '-')}", help=about, default=None, type=int)
+    parser.add_argument("--budget-s", help="simulated seconds a repetition may spend", default=None, type=float)
     parser.add_argument("--set", action="append", metavar="METHOD.NAME=VALUE", help="change a setting of a method")
     parser.add_argument("--fresh", action="store_true", default=None, help="start again, dropping these runs' records")
     parser.add_argument("--dry-run", action="store_true", default=None, help="print what would run, without training")
@@ -181,10 +190,12 @@ def _checked(fields: dict[str, Any]) -> Request:
     if unknown:
         raise ValueError(f"expected options out of {', '.join(sorted(known))}, got {', '.join(unknown)}")
     numbers = ("epochs", "train_size", "channels", "cells", "batch_size", "probe_size", "threads", "replicas")
-    for name in (*numbers, "curvature_every", "budget"):
+    for name in (*numbers, "curvature_every", "budget", "queries", "fitness_budget"):
         value = fields.get(name, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"expected a positive whole number for {name}, got {value!r}")
+    if not isinstance(seconds := fields.get("budget_s", 1.0), int | float) or not 0 < seconds < math.inf:
+        raise ValueError(f"expected a positive number of seconds for budget_s, got {seconds!r}")
     for name in ("space", "benchmark", "dataset", "table", "device", "curvature", "results"):
         if not isinstance(fields.get(name, ""), str):
             raise ValueError(f"expected text for {name}, got {fields[name]!r}")

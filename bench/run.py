@@ -7,16 +7,16 @@ runs are skipped, interrupted ones go on. Exit code 0: all finished; 1: a method
 import logging
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from rich.console import Console
 
-from bench import setup, store
+from bench import setup, store, tabular_run, tabular_setup
 from bench.estimate import estimate
 from bench.progress import new_console, observer
-from bench.request import parse
+from bench.request import Request, parse
 from bench.search import search
 from bench.setup import Bench
 from bench.spec import RunSpec
@@ -50,20 +50,47 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit code."""
     console = new_console()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("optuna.storages").setLevel(logging.WARNING)  # it would announce every repetition
     try:
         request = parse(arguments)
         torch.set_num_threads(request.threads or torch.get_num_threads())
-        chosen = setup.methods(request)
-        bench = setup.prepare(request)
-        runs = [(method, setup.specs(bench, method)) for method in chosen]
+        searches, lookups = tabular_setup.split(request)
+        parts = ((_supernets, searches), (_tables, lookups))
+        prepared = [work(console, part) for work, part in parts if part is not None]
     except (ValueError, FileNotFoundError) as error:
         log.error("error: %s", error)
         return WRONG
-    _announce(console, bench)
-    if request.dry_run:
-        _dry_run(console, bench, runs)
-        return OK
-    return _search_all(console, bench, runs)
+    return max(work() for work in prepared)
+
+
+def _supernets(console: Console, request: Request) -> Callable[[], int]:
+    """Prepare everything that can be refused; return the work."""
+    chosen = setup.methods(request)
+    bench = setup.prepare(request)
+    runs = [(method, setup.specs(bench, method)) for method in chosen]
+
+    def work() -> int:
+        _announce(console, bench)
+        if request.dry_run:
+            _dry_run(console, bench, runs)
+            return OK
+        return _search_all(console, bench, runs)
+
+    return work
+
+
+def _tables(console: Console, request: Request) -> Callable[[], int]:
+    """Prepare the table and the searches; return the work."""
+    bench = tabular_setup.prepare(request)
+    tabular_setup.plan(bench)
+
+    def work() -> int:
+        failed = tabular_run.run(console, bench)
+        if failed:
+            log.error("%d of the table searches failed: %s", len(failed), "; ".join(failed))
+        return FAILED if failed else OK
+
+    return work
 
 
 def _search_all(console: Console, bench: Bench, runs: list[tuple[Method, tuple[RunSpec, ...]]]) -> int:

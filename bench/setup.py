@@ -24,6 +24,7 @@ from bench.tables import catalog
 from bench.tables.table import Table
 from searchers.base import Horizon, Method
 from searchers.registry import METHODS
+from searchers.tabular.registry import TABLE_METHODS
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def methods(request: Request) -> list[Method]:
     names = tuple(METHODS) if request.methods == ("all",) else request.methods
     for name in (*names, *(method for method in request.set if method != "*")):
         if name not in METHODS:
-            raise ValueError(f"expected methods out of {', '.join(METHODS)}, or all, got {name!r}")
+            raise ValueError(f"expected methods out of {', '.join((*METHODS, *TABLE_METHODS))}, or all, got {name!r}")
     unused = sorted(set(request.set) - set(names) - {"*"})
     if unused:
         raise ValueError(f"expected --set for one of {', '.join(names)}, got {', '.join(unused)}")
@@ -215,7 +216,7 @@ def _override(preset: Preset, request: Request) -> Preset:
 def _truth(request: Request, space: Space, preset: Preset) -> Truth | None:
     if request.table == "none":
         return None
-    path = find_table(space, preset.dataset) if request.table is None else _given_table(request.table, space)
+    path = find_table(space, preset.dataset) if request.table is None else given_table(request.table, space)
     if path is None and preset.name == "paper":
         raise ValueError(
             f"expected a benchmark table of {space.name} on {preset.dataset} under {data.data_root()}, found none; "
@@ -229,7 +230,8 @@ def _truth(request: Request, space: Space, preset: Preset) -> Truth | None:
     return Truth(table, table.reference())
 
 
-def _given_table(name: str, space: Space) -> Path:
+def given_table(name: str, space: Space) -> Path:
+    """Return the table of `--table`, imported if it is not one of ours."""
     path = Path(name)
     if not path.is_file():
         raise ValueError(f"expected a table at --table, found no file {path}")

@@ -16,11 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from bench.record import EpochRecord, Timing
 from bench.spec import RunSpec
 
 FILES = ("records.jsonl", "timing.jsonl")
@@ -28,12 +27,32 @@ SAME_BITS = ("python", "versions", "device", "device_name", "threads", "revision
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow")
 
 
+@runtime_checkable
+class Named(Protocol):
+    """A specification that names a folder."""
+
+    @property
+    def signature(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    def resolved(self) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class Written(Protocol):
+    """What is appended to a file: whole lines."""
+
+    def line(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Store:
     """The results of one stack of runs."""
 
     results: Path
-    specs: tuple[RunSpec, ...]
+    specs: tuple[Named, ...]
 
     @property
     def stack(self) -> str:
@@ -44,7 +63,7 @@ class Store:
     def checkpoint(self) -> Path:
         return self.results / "stacks" / self.stack / "checkpoint.pt"
 
-    def folder(self, spec: RunSpec) -> Path:
+    def folder(self, spec: Named) -> Path:
         return self.results / "runs" / spec.name
 
     def create(self, environment: dict[str, Any], table: dict[str, Any] | None) -> None:
@@ -82,7 +101,7 @@ class Store:
         before = json.loads(path.read_text(encoding="utf-8"))
         return [name for name in SAME_BITS if environment[name] != before[name]]
 
-    def append(self, records: Sequence[EpochRecord], timing: Timing) -> None:
+    def append(self, records: Sequence[Written], timing: Written) -> None:
         for spec, record in zip(self.specs, records, strict=True):
             folder = self.folder(spec)
             for name, line in zip(FILES, (record.line(), timing.line()), strict=True):
@@ -120,7 +139,7 @@ def stack_name(signatures: Sequence[str]) -> str:
     return hashlib.sha256("/".join(signatures).encode()).hexdigest()[:16]
 
 
-def finished(results: Path, spec: RunSpec) -> bool:
+def finished(results: Path, spec: Named) -> bool:
     """Return whether a run has finished."""
     return (results / "runs" / spec.name / "finished.json").exists()
 

@@ -67,6 +67,16 @@ class Reference:
     source: str
 
 
+@dataclass(frozen=True)
+class Typical:
+    """Mean and median of the stored cells' mean accuracies, each cell counted once."""
+
+    mean_val: float
+    mean_test: float
+    median_val: float
+    median_test: float
+
+
 class Table:
     """One dataset at one budget of a mapped file; holds views, no copies."""
 
@@ -118,8 +128,7 @@ class Table:
 
     def reference(self) -> Reference:
         """Return optima, the mean random cell, and what the table covers."""
-        rows = np.flatnonzero(~np.isnan(self._test).all(axis=1))
-        val, test = ([_mean(_finite(runs)) for runs in values[rows].tolist()] for values in (self._val, self._test))
+        rows, val, test = self._means()
         weights = np.asarray(self._multiplicities[rows], dtype=np.float64)
         total = self._metadata["total_encodings"]
         return Reference(
@@ -137,6 +146,17 @@ class Table:
             space=self.space,
             source=self._metadata["source"],
         )
+
+    def typical(self) -> Typical:
+        """Return what a stored cell reaches."""
+        _, val, test = self._means()
+        return Typical(_mean(val), _mean(test), float(np.median(val)), float(np.median(test)))
+
+    def _means(self) -> tuple[np.ndarray, list[float], list[float]]:
+        """Return the stored rows, and their mean accuracies over runs, validation and test."""
+        rows = np.flatnonzero(~np.isnan(self._test).all(axis=1))
+        val, test = ([_mean(_finite(runs)) for runs in values[rows].tolist()] for values in (self._val, self._test))
+        return rows, val, test
 
     def _best(self, rows: np.ndarray, means: list[float]) -> tuple[str, ...]:
         best = max(means)
