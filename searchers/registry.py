@@ -4,6 +4,7 @@ from searchers import (
     beta_darts,
     darts,
     darts_2nd,
+    drnas,
     fair_darts,
     gdas,
     ms_darts,
@@ -33,5 +34,6 @@ METHODS: dict[str, Method] = {
         ms_darts.METHOD,
         ms_null.METHOD,
         sdarts_rs_matched.METHOD,
+        drnas.METHOD,
     )
 }
