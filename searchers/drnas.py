@@ -5,7 +5,7 @@ https://arxiv.org/abs/2006.10355, equations 2-6.
 
 One step, with concentration c = ELU(α) + 1 of every row and P ~ Dirichlet(c), drawn once for all cells of a pass:
   1. α: g = ∂L_val(w, P)/∂α on a validation batch, through the sample (implicit differentiation of its gammas); Adam.
-     Its weight decay pulls c towards 1; the other arm is kl=1e-3 and arch.weight_decay=0: KL(Dirichlet(c) ‖ Dirichlet(1)).
+     Its weight decay pulls c towards 1; other arm: kl=1e-3, arch.weight_decay=0, KL(Dirichlet(c) ‖ Dirichlet(1)).
   2. w: ∂L_train(w, P')/∂w on a training batch with a fresh sample P'; clip to norm 5; SGD.
 Discretise: the highest logits of each row, which have the highest mean.
 
