@@ -92,6 +92,7 @@ _PAPER_NB201: Overrides = {
         "ranking.finalists": 1,
         "ranking.every_epoch": False,
     },
+    "rdarts_l2": {"weights.weight_decay": 27e-4},
     **_NATS,
 }
 

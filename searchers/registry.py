@@ -11,6 +11,8 @@ from searchers import (
     ms_null,
     pc_darts,
     random_ws,
+    rdarts_dp,
+    rdarts_l2,
     sdarts_adv,
     sdarts_rs,
     sdarts_rs_matched,
@@ -35,5 +37,7 @@ METHODS: dict[str, Method] = {
         ms_null.METHOD,
         sdarts_rs_matched.METHOD,
         drnas.METHOD,
+        rdarts_l2.METHOD,
+        rdarts_dp.METHOD,
     )
 }
