@@ -116,12 +116,11 @@ def embedded(space: str) -> Preset:
     )
 
 
-# An epoch has 4 steps instead of 261: the architecture's rate is 33 times the papers', and ranking is done once, on few
-# cells.
+# An epoch has 4 steps instead of 261: the architecture's rate is 33 times the papers', every method has the benchmark's
+# batch size, and ranking is done once, on few cells.
 _EMBEDDED: Overrides = {
-    "*": {"arch.lr": 1e-2},
+    "*": {"arch.lr": 1e-2, "batch_size": None},
     "random_ws": {
-        "batch_size": None,
         "ranking.candidates": 60,
         "ranking.batches": 1,
         "ranking.every_epoch": False,

@@ -5,6 +5,7 @@ from searchers import (
     darts,
     darts_2nd,
     drnas,
+    dropnas,
     fair_darts,
     gdas,
     ms_darts,
@@ -39,5 +40,6 @@ METHODS: dict[str, Method] = {
         drnas.METHOD,
         rdarts_l2.METHOD,
         rdarts_dp.METHOD,
+        dropnas.METHOD,
     )
 }
