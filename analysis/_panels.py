@@ -126,7 +126,7 @@ def _draw_finals(axes: list[Axes], frame: pd.DataFrame, styles: Styles) -> None:
 
 def _draw_point(ax: Axes, x: float, values: np.ndarray, style: Style) -> None:
     """Draw the mean of some seeds with its interval; of too few seeds, each seed."""
-    interval = bootstrap_interval(values, np.random.default_rng(series.BOOTSTRAP_SEED))
+    interval = bootstrap_interval(values, series.generator())
     shown = np.atleast_1d(interval.mean) if interval.n >= FEWEST_SEEDS else values
     ax.plot(np.full(len(shown), x), shown, style.marker, color=style.colour, markersize=3.5, zorder=4)
     ax.plot([x, x], [interval.low, interval.high], color=style.colour, linewidth=MEAN_PT, zorder=3)

@@ -12,6 +12,11 @@ BOOTSTRAP_SEED = 20
 """Every interval starts from this seed, so that no method's band depends on which others are drawn."""
 
 
+def generator() -> np.random.Generator:
+    """Return the generator that every interval starts from."""
+    return np.random.default_rng(BOOTSTRAP_SEED)
+
+
 @dataclass(frozen=True)
 class Trajectory:
     """One quantity of one method over epochs; NaN where a seed has no value."""
@@ -21,7 +26,7 @@ class Trajectory:
     values: Float[np.ndarray, "seeds epochs"]
 
     def interval(self) -> Interval:
-        return bootstrap_interval(self.values, np.random.default_rng(BOOTSTRAP_SEED))
+        return bootstrap_interval(self.values, generator())
 
     def measured(self) -> "Trajectory":
         """Return the epochs at which at least one seed has a value."""

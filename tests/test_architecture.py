@@ -29,12 +29,11 @@ COMMAND_LINES = (
     "analysis/report.py",
     "analysis/regression.py",
 )
-WRITERS = ("bench/store.py", "bench/data/*.py", "bench/tables/*.py", "analysis/_page.py")
+WRITERS = ("bench/store.py", "bench/data/*.py", "bench/tables/*.py", "analysis/_page.py", "analysis/typeset.py")
 SEEDS = {
     "bench/rng.py": {"manual_seed", "default_rng"},
     # The bootstrap's generator: a constant, not derived from any seed of a run; analysis cannot import bench.
     "analysis/series.py": {"default_rng"},
-    "analysis/_panels.py": {"default_rng"},
 }
 EPOCH_LOOPS = {"bench/search.py", "bench/tables/build.py"}  # the table's cells are trained from scratch: no search
 EPOCH_STARTS = {"bench/search.py", "bench/speed.py"}  # the speed benchmark repeats the first step of an epoch
@@ -121,7 +120,7 @@ def writes(called_: str, node: ast.Call) -> bool:
     arrow = {"OSFile", "new_file", "write_table", "write_feather", "write_csv", "urlretrieve", "NamedTemporaryFile",
              "TemporaryDirectory", "mkdtemp", "mkstemp"}  # fmt: skip
     owner = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
-    if called_ == "save" and (owner.endswith("store") or owner in {"self", "_page"}):
+    if called_ == "save" and (owner.endswith("store") or owner in {"self", "_page", "typeset"}):
         return False  # a method of our own, in a module that may write
     if called_ == "open":
         modes = [a.value for a in [*node.args, *(k.value for k in node.keywords)] if isinstance(a, ast.Constant)]

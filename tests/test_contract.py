@@ -126,7 +126,10 @@ def test_same_seed_same_bits_and_another_seed_another_search(method: Method) -> 
     one, two = (labs.outcome(*searched(method, epochs=1)) for _ in range(2))
     labs.same(one, two)
     fresh = labs.outcome(labs.start(method, labs.make()), [])
-    for seen, fixed in ((fresh, ("/selected", "/logits")), (one, ("/selected",))):  # some methods start all logits equal
+    for seen, fixed in (
+        (fresh, ("/selected", "/logits")),
+        (one, ("/selected",)),
+    ):  # some methods start all logits equal
         for name, value in seen.items():
             if value is not None and "norm" not in name and not name.startswith(fixed):
                 assert not torch.equal(value[0], value[1]), name

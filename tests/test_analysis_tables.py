@@ -1,0 +1,165 @@
+"""Stability of runs, the tables made of it, and how they are written."""
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_analysis_study import record, spec, write_run, write_study
+
+from analysis import stability, tables, typeset
+from analysis.load import runs, tidy
+from analysis.selection import select
+from analysis.typeset import Cell, Sheet, statement
+
+
+def rows(results: Path) -> pd.DataFrame:
+    return stability.per_run(select(tidy(runs(results))))
+
+
+def search(lambdas: list[float], tests: list[float], **fields: Any) -> list[dict[str, Any]]:
+    """Return records of a run whose table's best cell has a test accuracy of .9."""
+    pairs = enumerate(zip(lambdas, tests, strict=True))
+    return [
+        record(epoch, test=test, curvature={"lambda_dominant": value}, regret_test=0.9 - test, **fields)
+        for epoch, (value, test) in pairs
+    ]
+
+
+def test_a_run_is_summed_up_from_its_records(tmp_path: Path) -> None:
+    records = search([0.5, 1.0, -3.0, 2.0], [0.5, 0.8, 0.8, 0.6], genotype="|conv~0|")
+    chosen = record(3, "final", test=0.7, regret_test=0.2, genotype="|skip~0|")
+    write_run(tmp_path, spec("s1", "darts", 0), [*records, chosen])
+    (row,) = rows(tmp_path).to_dict("records")
+    assert row["final_regret_test"] == pytest.approx(0.2)
+    assert row["best_regret_test"] == pytest.approx(0.1)
+    assert (row["best_epoch"], row["lambda_final"], row["lambda_peak"], row["parameter_free"]) == (1, 2.0, -3.0, 1)
+    assert row["regret_gap"] == pytest.approx(0.1)
+    assert row["lambda_slope"] == pytest.approx(np.polyfit(range(4), [0.5, 1, -3, 2], 1)[0])
+    assert math.isnan(row["lambda_ratio"])
+    assert math.isnan(row["lambda_collapse"])
+
+
+def test_a_run_without_curvature_or_table_has_none_of_their_values(tmp_path: Path) -> None:
+    write_run(
+        tmp_path, spec("s1", "random_ws", 0), [record(e, test=None, curvature=None, regret_test=None) for e in (0, 1)]
+    )
+    (row,) = rows(tmp_path).to_dict("records")
+    for name in ("lambda_final", "lambda_slope", "degenerate", "best_regret_test", "regret_gap", "best_epoch"):
+        assert math.isnan(row[name]), name
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [([1.0] * 10, 0.0), ([1.0] * 5 + [1.29] * 5, 0.0), ([1.0] * 5 + [1.4] * 5, 1.0), ([9.0] * 9, math.nan)],
+)
+def test_a_window_rises_by_more_than_the_ratio(values: list[float], wanted: float) -> None:
+    assert stability.collapse(np.array(values)) == pytest.approx(wanted, nan_ok=True)
+    assert stability.collapse(7 * np.array(values)) == pytest.approx(wanted, nan_ok=True)
+
+
+def test_a_falling_series_never_rises() -> None:
+    assert stability.collapse(np.linspace(5, 1, 40)) == 0
+
+
+def bandwidths(results: Path, seeds: int = 3) -> None:
+    """Write runs in which a larger bandwidth has a smaller λ and a smaller regret."""
+    for h in (2.0, 0.1, 10.0):
+        for seed in range(seeds):
+            fields = spec("s1", "ms_darts", seed, settings={"bandwidth": h})
+            fields["signature"] = f"{h}-{seed}"
+            write_run(results, fields, search([1.0, 1 / h + 0.001 * seed], [0.5, 0.8 - 0.1 / h + 0.001 * seed]))
+    for seed in range(seeds):
+        write_run(results, spec("s1", "ms_null", seed), search([1.0, 0.9], [0.5, 0.5 + 0.001 * seed]))
+
+
+def test_the_ablation_orders_values_as_numbers_and_controls_last(tmp_path: Path) -> None:
+    bandwidths(tmp_path)
+    made = tables.sheet("bandwidth", select(tidy(runs(tmp_path))), "s1")
+    assert [row[0].text for row in made.rows] == [
+        *(f"ms_darts[bandwidth={h}]" for h in ("0.1", "2.0", "10.0")), "ms_null",
+    ]  # fmt: skip
+    assert [row[2].text for row in made.rows] == ["10 ± 0.001", "0.501 ± 0.001", "0.101 ± 0.001", "0.9 ± 0"]
+    assert [row[4].bold for row in made.rows] == [False, False, True, False]
+    assert "Bold" in made.caption
+
+
+def test_two_seeds_mark_nothing_best(tmp_path: Path) -> None:
+    bandwidths(tmp_path, seeds=2)
+    made = tables.sheet("bandwidth", select(tidy(runs(tmp_path))), "s1")
+    assert not any(cell.bold for row in made.rows for cell in row)
+    assert "Fewer than 3 seeds" in made.caption
+
+
+def test_overlapping_intervals_mark_nothing_best() -> None:
+    rng = np.random.default_rng(0)
+    assert tables._best([rng.normal(size=5), rng.normal(size=5)], -1) is None
+    assert tables._best([np.array([1.0, 1.1, 1.2]), np.array([2.0, 2.1, 2.2])], -1) == 0
+    assert tables._best([np.array([1.0, 1.1, 1.2]), np.array([2.0, 2.1, 2.2])], 1) == 1
+    assert tables._best([np.array([1.0, 1.1, 1.2]), np.array([2.0, 2.1, 2.2])], 0) is None
+
+
+def test_the_command_writes_every_table_in_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_study(tmp_path / "results")
+    out = tmp_path / "out"
+    assert tables.main(["--results", str(tmp_path / "results"), "--out", str(out)]) == 0
+    names = {f"{name}-{space}{suffix}" for name in ("accuracy", "stability") for space in ("s1", "nb201") for suffix in
+             (".md", ".tex", ".csv")}  # fmt: skip
+    assert {path.name for path in out.iterdir()} == names
+    assert len(capsys.readouterr().out.splitlines()) == len(names)
+    assert "random cell (mean)" in (out / "accuracy-s1.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "no table 'nonsense'; there are accuracy"),
+        (["bandwidth"], "expected runs of ms_darts with several values of bandwidth"),
+        (["--results", "nowhere"], "no runs with records under"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_study(tmp_path / "results")
+    assert tables.main(["--results", str(tmp_path / "results"), "--out", str(tmp_path / "out"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+SHEET = Sheet(
+    "A & B",
+    ("method", "λ_max"),
+    (
+        (Cell("a|b_c"), statement([1.0, 3.0], lambda value: f"{value:.1f}", bold=True)),
+        (Cell("d"), statement([], lambda value: f"{value:.1f}")),
+    ),
+    "n = 2, 50 %.",
+)
+
+
+def test_markdown_escapes_bars_and_marks_the_best() -> None:
+    assert typeset.markdown(SHEET).splitlines()[2:6] == [
+        "| method | λ_max |", "| --- | --- |", "| a\\|b_c | **2.0 ± 1.4** |", "| d | – |",
+    ]  # fmt: skip
+
+
+def test_latex_has_no_unescaped_special_letter() -> None:
+    text = typeset.latex(SHEET)
+    assert r"a|b\_c & \textbf{2.0 $\pm$ 1.4} \\" in text
+    assert r"A \& B. n = 2, 50 \%." in text
+    assert r"method & $\lambda$\_max \\" in text
+    assert text.isascii()
+
+
+def test_csv_holds_the_numbers_and_leaves_missing_ones_empty() -> None:
+    first, second = csv.DictReader(io.StringIO(typeset.comma_separated(SHEET)))
+    assert (first["method"], float(first["λ_max mean"]), float(first["λ_max n"])) == ("a|b_c", 2.0, 2.0)
+    assert float(first["λ_max std"]) == pytest.approx(2**0.5)
+    assert (second["λ_max mean"], second["λ_max std"], second["λ_max n"]) == ("", "", "0.0")
