@@ -107,5 +107,5 @@ def shift(searcher: Bilevel, clean: Mixture, batch: Batch, settings: Settings) -
 
 
 METHOD = Method(
-    "ms_darts", Settings, build, "Hsieh et al. (2021), MS-DARTS, as their code", passes_per_step=4.0, policy=policy
+    "ms_darts", Settings, build, "Hsieh et al. (2021), MS-DARTS, as their code", passes_per_step=4.2, policy=policy
 )

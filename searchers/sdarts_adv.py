@@ -83,5 +83,5 @@ def gradient(searcher: Bilevel, point: Mixture, batch: Batch) -> Mixture:
 
 
 METHOD = Method(
-    "sdarts_adv", Settings, build, "Chen and Hsieh (2020), SmoothDARTS, adversarial attack", passes_per_step=8.0
+    "sdarts_adv", Settings, build, "Chen and Hsieh (2020), SmoothDARTS, adversarial attack", passes_per_step=9.3
 )
