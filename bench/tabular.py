@@ -23,7 +23,7 @@ from bench.tables.lookup import Lookup
 from bench.tables.table import Reference, Table
 from searchers.base import Group, TableMethod, TableSearcher
 
-BLOCK = 64
+BLOCK_STEPS, BLOCK_NUMBERS = 64, 4096
 QUERY_LIMIT = 10_000
 
 
@@ -68,7 +68,7 @@ class TabularSpec:
 
 @dataclass(frozen=True)
 class Draws:
-    """The resources of a table-only method: random numbers of many seeds, drawn in blocks of steps."""
+    """The resources of a table-only method: random numbers of many seeds, drawn in blocks of steps and read-only."""
 
     groups: tuple[Group, ...]
     seeds: tuple[int, ...]
@@ -80,11 +80,13 @@ class Draws:
         return len(self.seeds)
 
     def uniform(self, name: str, step: int, size: int) -> Float[np.ndarray, "replicas size"]:
-        number, place = divmod(step, BLOCK)
+        steps = max(1, min(BLOCK_STEPS, BLOCK_NUMBERS // size))
+        number, place = divmod(step, steps)
         held, block = self._blocks.get((name, size), (-1, np.empty(0)))
         if held != number:
-            drawn = [numpy_stream(seed, f"{name}/{size}", number).random((BLOCK, size)) for seed in self.seeds]
+            drawn = [numpy_stream(seed, f"{name}/{size}", number).random((steps, size)) for seed in self.seeds]
             block = np.stack(drawn, 1)
+            block.setflags(write=False)
             self._blocks[name, size] = number, block
         return block[place]
 

@@ -31,8 +31,19 @@ FITNESS_BUDGET_NB201 = 12
 # Scripts of NAS-Bench-1Shot1.
 _ONE_SHOT: Mapping[str, Mapping[str, Any]] = {
     "regularized_evolution": {"population": 100, "sample": 10, "identity": 1 / 3},
+    "reinforce": {"optimiser": "sgd", "lr": 0.1},
 }
-SETTINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {"s1": _ONE_SHOT, "s2": _ONE_SHOT, "s3": _ONE_SHOT}
+# NATS-Bench; its budgets are about 180 queries.
+_NB201: Mapping[str, Mapping[str, Any]] = {
+    "bohb": {"samples": 4, "random_fraction": 0.0},
+    "l2nas": {"exploration": 90},
+}
+SETTINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "nb201": _NB201,
+    "s1": _ONE_SHOT,
+    "s2": _ONE_SHOT,
+    "s3": _ONE_SHOT,
+}
 
 
 @dataclass(frozen=True)

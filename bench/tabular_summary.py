@@ -52,14 +52,16 @@ Found = Sequence[tuple[TabularSpec, list[dict[str, Any]]]]
 def closing_tables(bench: TabularBench, results: Path, specs: Sequence[TabularSpec]) -> list[Rows]:
     """Return mean ± std over repetitions of every finished search, and what else is known of the cells found."""
     found = [(spec, records) for spec in specs if (records := _records(results, spec))]
-    return [_found(bench, found), *([_beside(bench, found)] if bench.space.name == "nb201" else [])]
+    published = any(_published(spec) for spec, _ in found)
+    return [_found(bench, found), *([_beside(bench, found)] if published or bench.elsewhere else [])]
 
 
 def _found(bench: TabularBench, found: Found) -> Rows:
     facts = bench.reference
     rows = _titled(
         f"Cells found by table search on {facts.space}, {facts.dataset}: mean ± std over repetitions; fitness after "
-        f"{bench.fitness_budget} epochs, accuracies after {facts.budget}",
+        f"{bench.fitness_budget} epochs (or several budgets, where a method asks for them), accuracies after "
+        f"{facts.budget}",
         ("method", "n", "queries", "val acc", "test acc", "regret", "misses", "simulated s"),
     )
     for spec, records in found:
