@@ -11,7 +11,7 @@ from bench.ops import initialise
 from bench.rng import torch_stream
 from bench.spaces.base import NetworkSize, Space
 from searchers._relax import cross_entropy
-from searchers.base import Choices, Evaluation, Group, Horizon, Supernet, SupernetOptions
+from searchers.base import Batch, Choices, Evaluation, Group, Horizon, Supernet, SupernetOptions
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Lab:
     horizon: Horizon
     device: torch.device
     dtype: torch.dtype
+    probe_size: int
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -51,6 +52,9 @@ class Lab:
                 losses += n * cross_entropy(predictions, batch)
                 images += n
         return Evaluation(correct / images, losses / images)
+
+    def probe(self) -> Batch:
+        return self.feed.probe(self.probe_size)
 
     def stream(self, name: str, step: int) -> tuple[torch.Generator, ...]:
         return tuple(torch_stream(seed, name, step) for seed in self.seeds)

@@ -173,6 +173,7 @@ def stack(bench: Bench, method: Method, runs: tuple[RunSpec, ...]) -> Stack:
         horizon=Horizon(spec.epochs),
         device=bench.device,
         dtype=torch.float32,
+        probe_size=spec.probe_size,
     )
     return Stack(runs, method, lab, bench.truth)
 

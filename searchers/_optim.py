@@ -124,17 +124,21 @@ def restore(mine: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
 
 
 class SGD:
-    """Stochastic gradient descent with momentum; torch.optim.SGD for each replica."""
+    """Stochastic gradient descent with momentum; torch.optim.SGD for each replica.
+
+    `weight_decay` starts as the settings say and may be changed, for all replicas or for each.
+    """
 
     def __init__(self, parameters: Mapping[str, Tensor], settings: WeightSettings) -> None:
         self.parameters, self.settings, self.layout = parameters, settings, Layout(parameters)
+        self.weight_decay: Rate = settings.weight_decay
         self.momentum = torch.zeros_like(self.layout.flatten(parameters).detach())
 
     def step(self, gradients: Gradients, lr: Rate, used: Bool[np.ndarray, "replicas names"] | None = None) -> None:
         """Update the parameters; `used` says which of them move for which replica (None: all)."""
         flat = self.layout.flatten(self.parameters).detach()
         gradient = clip(self.layout.flatten(gradients), self.settings.clip)
-        direction = gradient + self.settings.weight_decay * flat
+        direction = gradient + _column(self.weight_decay) * flat
         momentum = self.settings.momentum * self.momentum + direction
         update = direction + self.settings.momentum * momentum if self.settings.nesterov else momentum
         moved = flat - _column(lr) * update
@@ -147,14 +151,15 @@ class SGD:
     def lookahead(self, gradients: Gradients, lr: Rate) -> dict[str, Tensor]:
         """Return the weights after one step without clipping and Nesterov: w − ξ(μ·m + ∇L + λ·w)."""
         flat = self.layout.flatten(self.parameters).detach()
-        direction = self.layout.flatten(gradients) + self.settings.weight_decay * flat
+        direction = self.layout.flatten(gradients) + _column(self.weight_decay) * flat
         return self.layout.split(flat - _column(lr) * (self.settings.momentum * self.momentum + direction))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"momentum": self.momentum}
+        return {"momentum": self.momentum, "weight_decay": self.weight_decay}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.momentum = state["momentum"].to(self.momentum)
+        self.momentum, decay = state["momentum"].to(self.momentum), state["weight_decay"]
+        self.weight_decay = decay.to(self.momentum) if isinstance(decay, Tensor) else decay
 
 
 class Adam:

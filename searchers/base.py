@@ -218,6 +218,10 @@ class Resources(Protocol):
         """
         ...
 
+    def probe(self) -> Batch:
+        """Return the fixed un-augmented validation images that λ is measured on, for methods that use λ themselves."""
+        ...
+
     def stream(self, name: str, step: int) -> tuple[torch.Generator, ...]:
         """Return one CPU generator a replica, a pure function of (seed, name, step)."""
         ...

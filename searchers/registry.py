@@ -4,6 +4,8 @@ from searchers import (
     beta_darts,
     darts,
     darts_2nd,
+    darts_ada,
+    darts_es,
     drnas,
     dropnas,
     fair_darts,
@@ -41,5 +43,7 @@ METHODS: dict[str, Method] = {
         rdarts_l2.METHOD,
         rdarts_dp.METHOD,
         dropnas.METHOD,
+        darts_es.METHOD,
+        darts_ada.METHOD,
     )
 }

@@ -14,6 +14,7 @@ from bench.data.feed import Feed, FeedSettings
 from bench.data.types import Dataset, ImageSet
 from bench.lab import Lab
 from bench.spaces.base import NetworkSize
+from searchers._early_stop import CodeRule, StopSettings
 from searchers._ranking import RankingSettings
 from searchers.base import Batch, DataPolicy, Horizon, Method, Searcher, StepBatches, StepLosses
 
@@ -52,11 +53,11 @@ def make(
     augmentation = Augmentation(padding=1, flip=True, cutout_length=2)
     feed = Feed(dataset(), seeds, FeedSettings(BATCH, augmentation, 10, cutout_ramp=True), CPU, dtype)
     size = NetworkSize(channels, 1, 3, CLASSES)
-    return Lab(spaces.get(space), size, seeds, feed, Horizon(EPOCHS), CPU, dtype)
+    return Lab(spaces.get(space), size, seeds, feed, Horizon(EPOCHS), CPU, dtype, probe_size=8)
 
 
 def quick(method: Method) -> Any:
-    """The method's defaults, but for what only costs time, and what the two channels of these networks cannot hold."""
+    """The method's defaults, but for what only costs time, does not fit two channels or comes after many epochs."""
     settings = method.settings()
     names = {field.name for field in dataclasses.fields(settings)}
     changes: dict[str, Any] = {}
@@ -66,6 +67,8 @@ def quick(method: Method) -> Any:
         changes["batch_size"] = None
     if "partial_channels" in names:
         changes["partial_channels"] = 2
+    if "stop" in names:  # after the second epoch, back to the first
+        changes["stop"] = StopSettings(code=CodeRule(every=1, window=1, delta=1, factor=0.0, start=0))
     return dataclasses.replace(settings, **changes)
 
 

@@ -10,6 +10,7 @@ from test_curvature_toy import TIGHT, batch, make, measure, noise
 from torch import nn
 
 from bench.metrics import curvature as metric
+from searchers import _curvature
 
 EVERY_EPOCH = {"lambda_dominant", "residual", "products", "solver", "loss", "gradient_norm", "degenerate", "not_finite"}
 WHOLE = {
@@ -69,7 +70,7 @@ def test_measuring_twice_gives_the_same_bits_and_leaves_everything_untouched() -
 
 
 def fail_within(owners) -> None:
-    with metric.exact_arithmetic():
+    with _curvature.exact_arithmetic():
         assert [getattr(owner, name) for owner, name in owners] == [False, False, True, False]
         raise KeyError
 

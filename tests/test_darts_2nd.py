@@ -83,6 +83,9 @@ class SmoothLab:
         scale = self.scale or (1.0,) * self.replicas
         return SmoothNet(self.stream("weights", 0), torch.tensor(scale, dtype=torch.float64)).to(self.dtype)
 
+    def probe(self) -> Batch:
+        raise NotImplementedError
+
     def evaluate(self, network: Supernet, choices: Choices, split: str, batches: range | None) -> Evaluation:
         raise NotImplementedError
 

@@ -16,7 +16,7 @@ from scipy.stats import chisquare
 from bench import spaces
 from bench.lab import Lab
 from searchers._ranking import KHot, RankingSettings, as_choices, rank, sample_cells
-from searchers.base import Choices, Evaluation, Group, Horizon, Supernet, SupernetOptions
+from searchers.base import Batch, Choices, Evaluation, Group, Horizon, Supernet, SupernetOptions
 
 DRAWS = 6000
 EVEN = 1e-3  # the smallest p-value taken as even; the seed is fixed
@@ -102,6 +102,9 @@ class KnownLab:
 
     def stream(self, name: str, step: int) -> tuple[torch.Generator, ...]:
         return self.lab.stream(name, step)
+
+    def probe(self) -> Batch:
+        raise NotImplementedError
 
     def evaluate(self, network: Supernet, choices: Choices, split: str, batches: range | None) -> Evaluation:
         assert split == "val"

@@ -11,8 +11,7 @@ Sources: Zela et al. (2020), Understanding and Robustifying Differentiable Archi
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
@@ -91,7 +90,7 @@ def measure(
     if settings.mode == "off" or searcher.no_curvature is not None:
         raise ValueError(f"expected curvature to be wanted and defined, got: {searcher.no_curvature or 'mode off'}")
     logits = searcher.logits()
-    with exact_arithmetic():
+    with _curvature.exact_arithmetic():
         basis = _curvature.null_basis(logits, searcher.shift_invariant)
         point = _curvature.hessian_operator(probe_loss(searcher, probes.fixed), logits)
         begin = start_vectors(start, noise, point.gradient.shape[1], settings.random_part)
