@@ -105,25 +105,6 @@ def measure(
     return Measured([_record(columns, replica) for replica in range(len(noise))], found.vector)
 
 
-@contextmanager
-def exact_arithmetic() -> Iterator[None]:
-    """Switch TF32 and non-deterministic cuDNN kernels off, and restore them."""
-    wanted: tuple[tuple[Any, str, bool], ...] = (
-        (torch.backends.cuda.matmul, "allow_tf32", False),
-        (torch.backends.cudnn, "allow_tf32", False),
-        (torch.backends.cudnn, "deterministic", True),
-        (torch.backends.cudnn, "benchmark", False),
-    )
-    before = [getattr(owner, name) for owner, name, _ in wanted]
-    try:
-        for owner, name, value in wanted:
-            setattr(owner, name, value)
-        yield
-    finally:
-        for (owner, name, _), value in zip(wanted, before, strict=True):
-            setattr(owner, name, value)
-
-
 def probe_loss(searcher: Searcher, batch: Batch) -> Loss:
     """Return the loss λ is defined on, as a function of the logits: mean cross-entropy of each replica, nats."""
     loss = _choices_loss(searcher, batch)
