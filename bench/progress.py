@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bench.record import EpochRecord, Timing
@@ -17,7 +18,7 @@ FILE_WIDTH = 140
 
 def new_console() -> Console:
     """Return a console as wide as the terminal, or wide enough for the tables where the output is a file."""
-    return Console() if sys.stdout.isatty() else Console(width=FILE_WIDTH)
+    return Console(markup=False) if sys.stdout.isatty() else Console(width=FILE_WIDTH, markup=False)
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def observer(console: Console, label: str, epochs: int) -> Iterator[Observer]:
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task(label, total=epochs, state="")
+        task = progress.add_task(escape(label), total=epochs, state="")
 
         def observe(records: list[EpochRecord], timing: Timing) -> None:
             progress.update(task, completed=records[0].epoch, state=describe(records, timing, epochs))

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -132,7 +133,12 @@ def _parser() -> argparse.ArgumentParser:
     for name, about in numbers.items():
         parser.add_argument(f"--{name.replace('_', '-')}", help=about, default=None, type=int)
     parser.add_argument("--budget-s", help="simulated seconds a repetition may spend", default=None, type=float)
-    parser.add_argument("--set", action="append", metavar="METHOD.NAME=VALUE", help="change a setting of a method")
+    parser.add_argument(
+        "--set",
+        action="append",
+        metavar="METHOD.NAME=VALUE",
+        help="change a setting of a method; a,b,c searches with each",
+    )
     parser.add_argument("--fresh", action="store_true", default=None, help="start again, dropping these runs' records")
     parser.add_argument("--dry-run", action="store_true", default=None, help="print what would run, without training")
     return parser
@@ -167,6 +173,21 @@ def _assignments(items: Sequence[str]) -> dict[str, dict[str, Any]]:
             raise ValueError(f"expected --set method.name=value, got {item!r}")
         changes.setdefault(method, {})[name] = _yaml(value, f"--set {item}")
     return changes
+
+
+def grid(changes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return every combination of changes in which `a,b,c` stands for one of several values.
+
+    The last change varies fastest; a list in brackets is one value.
+    """
+    options = [_several(name, value) for name, value in changes.items()]
+    return [dict(zip(changes, combination, strict=True)) for combination in itertools.product(*options)]
+
+
+def _several(name: str, value: Any) -> list[Any]:
+    if not (isinstance(value, str) and "," in value):
+        return [value]
+    return [_yaml(part.strip(), f"--set {name}={value}") for part in value.split(",") if part.strip()]
 
 
 def _given(value: Any) -> Settings:

@@ -18,10 +18,9 @@ from bench.estimate import estimate
 from bench.progress import new_console, observer
 from bench.request import Request, parse
 from bench.search import search
-from bench.setup import Bench
+from bench.setup import Bench, Variant
 from bench.spec import RunSpec
 from bench.summary import closing_table
-from searchers.base import Method
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +35,14 @@ class Unit:
         resumes: whether it goes on from its checkpoint.
     """
 
-    method: Method
+    variant: Variant
     specs: tuple[RunSpec, ...]
     resumes: bool = False
 
     @property
     def label(self) -> str:
         seeds = ",".join(str(spec.seed) for spec in self.specs)
-        return f"{self.specs[0].space} {self.method.name} seeds {seeds}"
+        return f"{self.specs[0].space} {self.variant.label} seeds {seeds}"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -67,7 +66,7 @@ def _supernets(console: Console, request: Request) -> Callable[[], int]:
     """Prepare everything that can be refused; return the work."""
     chosen = setup.methods(request)
     bench = setup.prepare(request)
-    runs = [(method, setup.specs(bench, method)) for method in chosen]
+    runs = [variant for method in chosen for variant in setup.variants(bench, method)]
 
     def work() -> int:
         _announce(console, bench)
@@ -93,12 +92,12 @@ def _tables(console: Console, request: Request) -> Callable[[], int]:
     return work
 
 
-def _search_all(console: Console, bench: Bench, runs: list[tuple[Method, tuple[RunSpec, ...]]]) -> int:
+def _search_all(console: Console, bench: Bench, runs: list[Variant]) -> int:
     results, failed = bench.request.results, []
-    for method, specs in runs:
-        if done := tuple(spec for spec in specs if not bench.request.fresh and store.finished(results, spec)):
-            console.print(f"{Unit(method, done).label}: finished before", highlight=False, soft_wrap=True)
-        for unit in plan(bench, method, specs):
+    for variant in runs:
+        if done := tuple(spec for spec in variant.specs if not bench.request.fresh and store.finished(results, spec)):
+            console.print(f"{Unit(variant, done).label}: finished before", highlight=False, soft_wrap=True)
+        for unit in plan(bench, variant):
             try:
                 _search(console, bench, unit)
             except KeyboardInterrupt:
@@ -108,25 +107,25 @@ def _search_all(console: Console, bench: Bench, runs: list[tuple[Method, tuple[R
                 failed.append(unit.label)
                 store.Store(results, unit.specs).fail(traceback.format_exc())
                 log.error("failed: %s: %s: %s (see error.txt in its folder)", unit.label, type(error).__name__, error)
-    console.print(closing_table(results, [specs for _, specs in runs], bench.truth))
+    console.print(closing_table(results, [(variant.label, variant.specs) for variant in runs], bench.truth))
     if failed:
         log.error("%d of the stacks failed: %s", len(failed), "; ".join(failed))
     return FAILED if failed else OK
 
 
-def plan(bench: Bench, method: Method, specs: tuple[RunSpec, ...]) -> list[Unit]:
+def plan(bench: Bench, variant: Variant) -> list[Unit]:
     """Return the stacks still to be searched: interrupted ones as they were, the rest in stacks of `--replicas`."""
-    request = bench.request
+    request, specs = bench.request, variant.specs
     units: list[Unit] = []
     waiting = [spec for spec in specs if request.fresh or not store.finished(request.results, spec)]
     for spec in [] if request.fresh else list(waiting):
         stacked = store.stacked_with(request.results, spec)
         if stacked is not None and spec in waiting:
             waiting = [other for other in waiting if other not in stacked]
-            units.append(Unit(method, stacked, resumes=True))
+            units.append(Unit(variant, stacked, resumes=True))
     size = request.replicas or len(specs)
     chunks = [tuple(waiting[start : start + size]) for start in range(0, len(waiting), size)]
-    return units + [Unit(method, chunk) for chunk in chunks]
+    return units + [Unit(variant, chunk) for chunk in chunks]
 
 
 def _search(console: Console, bench: Bench, unit: Unit) -> None:
@@ -137,7 +136,7 @@ def _search(console: Console, bench: Bench, unit: Unit) -> None:
     elif changed := results.changed(environment):
         log.warning("%s goes on under another %s: its records mix both", unit.label, ", ".join(changed))
     with observer(console, unit.label, unit.specs[0].epochs) as observe:
-        search(setup.stack(bench, unit.method, unit.specs), results, observe)
+        search(setup.stack(bench, unit.variant.method, unit.specs), results, observe)
 
 
 def _announce(console: Console, bench: Bench) -> None:
@@ -163,14 +162,16 @@ def _announce(console: Console, bench: Bench) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _dry_run(console: Console, bench: Bench, runs: list[tuple[Method, tuple[RunSpec, ...]]]) -> None:
-    for method, specs in runs:
+def _dry_run(console: Console, bench: Bench, runs: list[Variant]) -> None:
+    for variant in runs:
+        specs = variant.specs
         size = bench.request.replicas or len(specs)
-        found = estimate(setup.stack(bench, method, specs[:size]))
+        found = estimate(setup.stack(bench, variant.method, specs[:size]))
+        note = f"{variant.note}, " if variant.note else ""
         for spec in specs:
             done = "  finished" if store.finished(bench.request.results, spec) else ""
             console.print(
-                f"{spec.name}  {found.weights:,} weights, {found.logits} logits in {found.rows} rows, "
+                f"{spec.name}  {note}{found.weights:,} weights, {found.logits} logits in {found.rows} rows, "
                 f"{found.steps_per_epoch} steps an epoch, about {found.wall_s / min(size, len(specs)):.0f} s, "
                 f"{found.peak_bytes / 2**20:.0f} MiB a stack of {min(size, len(specs))}{done}",
                 highlight=False, soft_wrap=True,

@@ -2,10 +2,11 @@
 
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,7 +17,7 @@ from bench.lab import Lab
 from bench.metrics.cell import Truth
 from bench.metrics.curvature import CurvatureSettings
 from bench.presets import PRESETS, Preset
-from bench.request import Request
+from bench.request import Request, Settings, grid
 from bench.search import Stack
 from bench.spaces.base import NetworkSize, Space
 from bench.spec import RunSpec, replace_settings
@@ -125,12 +126,41 @@ def methods(request: Request) -> list[Method]:
     return [METHODS[name] for name in names]
 
 
-def specs(bench: Bench, method: Method) -> tuple[RunSpec, ...]:
-    """Return one specification a seed."""
-    preset, request = bench.preset, bench.request
+class Variant(NamedTuple):
+    """A method with one combination of the settings asked for, over its seeds.
+
+    Attributes:
+        note: the settings in which it differs from the method's other variants, "" where it is the only one.
+    """
+
+    method: Method
+    specs: tuple[RunSpec, ...]
+    note: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.method.name}[{self.note}]" if self.note else self.method.name
+
+
+def variants(bench: Bench, method: Method) -> list[Variant]:
+    """Return the method with every combination of the settings asked for."""
+    shared, own = (dict(bench.request.set.get(name, {})) for name in ("*", method.name))
+    varied = {path for path, value in {**shared, **own}.items() if isinstance(value, str) and "," in value}
+    found: dict[str, Variant] = {}
+    for first, second in itertools.product(grid(shared), grid(own)):
+        note = ", ".join(f"{path}={value}" for path, value in (first | second).items() if path in varied)
+        runs = specs(bench, method, {"*": first, method.name: second})
+        found.setdefault(runs[0].signature, Variant(method, runs, note))
+    alone = len(found) == 1
+    return [variant._replace(note="") if alone else variant for variant in found.values()]
+
+
+def specs(bench: Bench, method: Method, changes: Settings | None = None) -> tuple[RunSpec, ...]:
+    """Return one specification a seed; `changes` are those asked for by default."""
+    preset, changes = bench.preset, bench.request.set if changes is None else changes
     settings = _shared(method.settings(), preset.settings.get("*", {}))
     settings = replace_settings(settings, preset.settings.get(method.name, {}))
-    settings = replace_settings(_shared(settings, request.set.get("*", {})), request.set.get(method.name, {}))
+    settings = replace_settings(_shared(settings, changes.get("*", {})), changes.get(method.name, {}))
     base = RunSpec(
         benchmark=preset.name,
         space=bench.space.name,
@@ -149,7 +179,7 @@ def specs(bench: Bench, method: Method) -> tuple[RunSpec, ...]:
         augmentation=preset.augmentation,
         probe_size=preset.probe_size,
         curvature=CurvatureSettings(mode=preset.curvature),  # type: ignore[arg-type]
-        curvature_every=request.curvature_every,
+        curvature_every=bench.request.curvature_every,
         table=None if bench.truth is None else bench.truth.reference.digest,
         budget=None if bench.truth is None else bench.truth.reference.budget,
     )

@@ -12,14 +12,14 @@ from bench.metrics.cell import Truth
 from bench.spec import RunSpec
 
 
-def closing_table(results: Path, runs: Sequence[Sequence[RunSpec]], truth: Truth | None) -> Rows:
-    """Return the rows of finished runs; each item of `runs` is one method over its seeds."""
+def closing_table(results: Path, runs: Sequence[tuple[str, Sequence[RunSpec]]], truth: Truth | None) -> Rows:
+    """Return the rows of finished runs; each item of `runs` is a label and a method's seeds."""
     budget = "no table" if truth is None else f"{truth.reference.budget} epochs, table of {truth.reference.rows} cells"
     rows = Rows(title=f"Selected cells: mean ± std over seeds ({budget})", title_justify="left")
     for name in ("method", "seeds", "val acc", "test acc", "regret", "final λ", "misses", "seconds"):
         rows.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
-    for specs in runs:
-        rows.add_row(specs[0].method, *_row(results, specs))
+    for label, specs in runs:
+        rows.add_row(label, *_row(results, specs))
     if truth is not None:
         best = truth.reference
         gap = best.optimum_test - best.random_cell_test

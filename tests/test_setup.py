@@ -63,7 +63,7 @@ def test_settings_come_from_the_method_the_preset_and_the_request_in_this_order(
     settings = setup.specs(given, METHODS["random_ws"])[0].settings
     assert settings.weights.lr == 0.25
     assert settings.weights.clip == METHODS["random_ws"].settings().weights.clip
-    assert settings.batch_size == preset["random_ws"]["batch_size"]
+    assert settings.batch_size == preset["*"]["batch_size"]
     assert settings.ranking.candidates == 4 != preset["random_ws"]["ranking.candidates"]
 
 
@@ -80,7 +80,7 @@ def test_the_star_changes_every_method_that_has_the_setting(tmp_path: Path) -> N
         (["--methods", "dart"], "expected methods out of darts, .*, or all, got 'dart'"),
         (["--methods", "darts", "--set", "darst.arch.lr=1"], "expected methods out of darts, .* got 'darst'"),
         (["--methods", "darts", "--set", "random_ws.per_cell=true"], "expected --set for one of darts, got random_ws"),
-        (["--methods", "all", "--set", "*.archi.lr=1"], r"expected one of the settings arch, .*, got archi.lr"),
+        (["--methods", "all", "--set", "*.archi.lr=1"], r"expected one of the settings .*arch, .*, got archi.lr"),
     ],
 )
 def test_a_method_or_setting_that_is_not_there_is_refused(more: list[str], message: str) -> None:
@@ -256,3 +256,33 @@ def test_a_changed_table_is_another_run(tmp_path: Path) -> None:
     write(path, dataclasses.replace(data, measurements=changed))
     again = setup.specs(prepared(tmp_path, "--table", str(path)), METHODS["darts"])
     assert again[0].signature != specs[0].signature
+
+
+def test_a_comma_makes_a_grid_of_settings(tmp_path: Path) -> None:
+    found = prepared(tmp_path, "--set", "darts.arch.lr=0.1,0.2", "--set", "*.weights.lr=0.5,0.05", "--seeds", "0:2")
+    variants = setup.variants(found, METHODS["darts"])
+    assert [variant.note for variant in variants] == [
+        f"weights.lr={w}, arch.lr={a}" for w in (0.5, 0.05) for a in (0.1, 0.2)
+    ]
+    pairs = [(v.specs[0].settings.weights.lr, v.specs[0].settings.arch.lr) for v in variants]
+    assert pairs == [(0.5, 0.1), (0.5, 0.2), (0.05, 0.1), (0.05, 0.2)]
+    assert len({spec.signature for variant in variants for spec in variant.specs}) == 8
+    assert variants[0].label == "darts[weights.lr=0.5, arch.lr=0.1]"
+
+
+def test_a_grid_of_equal_values_is_one_variant_without_a_note(tmp_path: Path) -> None:
+    (one,) = setup.variants(prepared(tmp_path, "--set", "darts.arch.lr=0.1,0.10"), METHODS["darts"])
+    assert (one.note, one.label) == ("", "darts")
+    (alone,) = setup.variants(prepared(tmp_path), METHODS["darts"])
+    assert alone.specs == setup.specs(prepared(tmp_path), METHODS["darts"])
+
+
+def test_a_list_in_brackets_is_one_value(tmp_path: Path) -> None:
+    found = prepared(tmp_path, "--set", "darts.arch.betas=[0.9, 0.99]")
+    (one,) = setup.variants(found, METHODS["darts"])
+    assert one.specs[0].settings.arch.betas == (0.9, 0.99)
+
+
+def test_a_wrong_value_of_a_grid_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"arch\.lr"):
+        setup.variants(prepared(tmp_path, "--set", "darts.arch.lr=0.1,fast"), METHODS["darts"])
