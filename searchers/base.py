@@ -95,10 +95,12 @@ class ForwardInputs:
             (drop-path masks, already scaled by 1/(1-p)); None is all ones.
         shift: per "op" group, "cells replicas decisions": added to every pixel of the mixed output of a decision
             (GDAS adds what it did not sample: zero with a gradient); None is zero.
+        auxiliary: coefficient of the auxiliary skips; 0 leaves them out.
     """
 
     keep: Mapping[str, Float[Tensor, "cells replicas n decisions"]] | None = None
     shift: Mapping[str, Float[Tensor, "cells replicas decisions"]] | None = None
+    auxiliary: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -110,10 +112,13 @@ class SupernetOptions:
             shuffled with K groups (PC-DARTS, Xu et al. 2020, eq. 2). K divides the number of channels.
         edge_weights: every node weighs its incoming edges by a row of its own, a group `in_j` of one decision, where
             the space has no such choice (PC-DARTS, eq. 4). NAS-Bench-1Shot1 has it already.
+        auxiliary_skip: every mixed operation has its input added to its output, times `ForwardInputs.auxiliary`
+            (DARTS-, Chu et al. 2021, eq. 6).
     """
 
     partial_channels: int = 1
     edge_weights: bool = False
+    auxiliary_skip: bool = False
 
 
 class Address(NamedTuple):

@@ -6,6 +6,7 @@ from searchers import (
     darts_2nd,
     darts_ada,
     darts_es,
+    darts_minus,
     drnas,
     dropnas,
     fair_darts,
@@ -43,6 +44,7 @@ METHODS: dict[str, Method] = {
         rdarts_l2.METHOD,
         rdarts_dp.METHOD,
         dropnas.METHOD,
+        darts_minus.METHOD,
         darts_es.METHOD,
         darts_ada.METHOD,
     )

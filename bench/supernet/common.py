@@ -68,6 +68,20 @@ def width(channels: int, parts: int) -> int:
     return channels // parts
 
 
+def with_auxiliary(
+    mixed: Float[Tensor, "n rc _h _w"], x: Float[Tensor, "n rc _h _w"], choices: CellChoices
+) -> Float[Tensor, "n rc _h _w"]:
+    """Add the auxiliary skip to the output of a mixed operation whose input is x."""
+    coefficient = choices.inputs.auxiliary
+    return mixed if coefficient == 0 else mixed.add(x, alpha=coefficient)
+
+
+def check_auxiliary(inputs: ForwardInputs, built: bool) -> None:
+    """Raise where an auxiliary skip is asked of a network that has none."""
+    if inputs.auxiliary != 0 and not built:
+        raise ValueError(f"expected a network with auxiliary skips or a coefficient of 0, got {inputs.auxiliary}")
+
+
 def check(choices: Choices, groups: tuple[Group, ...], cells: int, replicas: int) -> None:
     """Raise where the choices do not fit the supernet."""
     for group in groups:

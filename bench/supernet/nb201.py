@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench import ops
-from bench.supernet.common import CellChoices, NetworkSize, check, width
+from bench.supernet.common import CellChoices, NetworkSize, check, check_auxiliary, width, with_auxiliary
 from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -70,7 +70,8 @@ class Cell(nn.Module):
         keep, shift = choices.keep("op", edge), choices.shift("op", edge)
         mixed = mixed if keep is None else ops.mask(mixed, keep)
         mixed = mixed if shift is None else ops.shifted(mixed, shift)
-        return mixed if self.parts == 1 else ops.with_bypass(mixed, x, replicas, self.parts)
+        mixed = mixed if self.parts == 1 else ops.with_bypass(mixed, x, replicas, self.parts)
+        return with_auxiliary(mixed, x, choices)
 
 
 class Residual(nn.Module):
@@ -112,7 +113,7 @@ class NB201Supernet(nn.Module):
         super().__init__()
         self.groups = (*groups, *edge_groups()) if options.edge_weights else groups
         self.replicas, self.parts = replicas, options.partial_channels
-        self.cells = 3 * size.cells
+        self.cells, self.auxiliary = 3 * size.cells, options.auxiliary_skip
         channels = size.channels
         self.stem = ops.ConvNorm(ops.Conv(replicas, (channels, size.image_channels, 3)))
         self.cell = nn.ModuleList(
@@ -127,6 +128,7 @@ class NB201Supernet(nn.Module):
     ) -> Float[Tensor, "replicas n classes"]:
         replicas = images.shape[0]
         check(choices, self.groups, self.cells, replicas)
+        check_auxiliary(inputs, self.auxiliary)
         active = None if choices.active is None else self.live(choices.active)
         choices = Choices(choices.weights, active)
         x = self.stem(ops.fold(images))
@@ -145,8 +147,9 @@ class NB201Supernet(nn.Module):
     def live(self, active: Active) -> Active:
         op = active["op"].copy()
         op[..., NONE] = False
-        # The bypassed channels pass every edge, whatever its operation.
-        passes: np.ndarray = np.ones_like(op[..., 0]) if self.parts > 1 else np.asarray(op.any(-1))
+        # Bypassed channels and auxiliary skips pass every edge, whatever its operation.
+        everywhere = self.parts > 1 or self.auxiliary
+        passes: np.ndarray = np.ones_like(op[..., 0]) if everywhere else np.asarray(op.any(-1))
         edges = {group.name: active[group.name] for group in self.groups if group.kind == "edge"}
         if edges:
             passes &= np.concatenate([edges[f"in_{node}"][..., 0, :] for node in NODES], -1)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench import ops
-from bench.supernet.common import CellChoices, NetworkSize, Row, check, width
+from bench.supernet.common import CellChoices, NetworkSize, Row, check, check_auxiliary, width, with_auxiliary
 from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
 
 OPERATIONS = ("maxpool3x3", "conv3x3-bn-relu", "conv1x1-bn-relu")
@@ -77,7 +77,8 @@ class Cell(nn.Module):
         keep, shift = choices.keep("op", node - 1), choices.shift("op", node - 1)
         mixed = mixed if keep is None else ops.mask(mixed, keep)
         mixed = mixed if shift is None else ops.shifted(mixed, shift)
-        return mixed if self.parts == 1 else ops.with_bypass(mixed, z, replicas, self.parts)
+        mixed = mixed if self.parts == 1 else ops.with_bypass(mixed, z, replicas, self.parts)
+        return with_auxiliary(mixed, z, choices)
 
     def _output(self, project: ops.Term, states: list[ops.Folded], replicas: int, choices: CellChoices) -> ops.Folded:
         weights, active = choices.row("out", 0)
@@ -118,7 +119,7 @@ class OneShotSupernet(nn.Module):
     ) -> None:
         super().__init__()
         self.groups, self.nodes, self.replicas = groups, nodes, replicas
-        self.cells = 3 * size.cells
+        self.cells, self.auxiliary = 3 * size.cells, options.auxiliary_skip
         channels, into, cells = size.channels, size.channels, []
         self.stem = _conv(replicas, channels, size.image_channels, 3)
         for index in range(self.cells):
@@ -136,6 +137,7 @@ class OneShotSupernet(nn.Module):
     ) -> Float[Tensor, "replicas n classes"]:
         replicas = images.shape[0]
         check(choices, self.groups, self.cells, replicas)
+        check_auxiliary(inputs, self.auxiliary)
         active = None if choices.active is None else self.live(choices.active)
         choices = Choices(choices.weights, active)
         x = F.relu(self.stem(ops.fold(images)))
