@@ -98,7 +98,7 @@ _PAPER_NB201: Overrides = {
 
 
 def embedded(space: str) -> Preset:
-    """Handwritten digits among clutter and a supernet of one cell a stage, on every space."""
+    """Handwritten digits in colour and clutter and a supernet of one cell a stage, on every space."""
     return Preset(
         name="embedded",
         dataset="digits",

@@ -51,9 +51,9 @@ def test_the_lab_is_made_of_the_specification(tmp_path: Path) -> None:
     assert found.lab.seeds == (3, 5, 6)
     assert (found.lab.size.channels, found.lab.size.cells, found.lab.horizon.epochs) == (2, 2, benches.EPOCHS)
     assert found.lab.dtype == torch.float32
-    assert found.lab.feed.image_shape == (3, 12, 12)
+    assert found.lab.feed.image_shape == (3, 8, 8)
     policy = METHODS["darts"].policy(found.spec.settings)
-    assert next(found.lab.feed.epoch(policy, 0, 2)).train[0].images.shape == (3, 8, 3, 12, 12)
+    assert next(found.lab.feed.epoch(policy, 0, 2)).train[0].images.shape == (3, 8, 3, 8, 8)
     assert found.lab.feed.steps_per_epoch(policy, 0) == 3
 
 
