@@ -24,7 +24,7 @@ from searchers.base import TableMethod, TableResources
 from searchers.tabular._encoding import Encoding, Genes
 from searchers.tabular._halving import Halving, too_few
 
-Cells = Int[np.ndarray, "replicas cells genes"]
+Cells = Int[np.ndarray, "replicas _ genes"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Model:
         """Return the bandwidths at which the kernel does not depend on the cell."""
         return (self.encoding.sizes - 1) / self.encoding.sizes
 
-    def _log_density(self, at: Cells, cells: Cells) -> Float[np.ndarray, "replicas samples"]:
+    def _log_density(self, at: Cells, cells: Cells) -> Float[np.ndarray, "replicas _"]:
         """Return the log of the mean kernel, by one product of one-hot cells: log k is linear in where genes agree."""
         width = self._bandwidths(cells)
         apart = np.log(width / (self.encoding.sizes - 1))
@@ -109,7 +109,7 @@ class Model:
         return np.log(np.exp(agree - top).mean(-1)) + top[..., 0] + apart.sum(-1, keepdims=True)
 
 
-def _one_hot(cells: Cells, sizes: np.ndarray, gain: np.ndarray | None) -> Float[np.ndarray, "replicas cells columns"]:
+def _one_hot(cells: Cells, sizes: np.ndarray, gain: np.ndarray | None) -> Float[np.ndarray, "replicas _ columns"]:
     """Return the genes side by side as one-hot columns, each with its gain."""
     hot = cells[..., None] == np.arange(sizes.max())
     values = hot.astype(np.float64) if gain is None else hot * gain[:, None, :, None]

@@ -6,7 +6,8 @@ https://papers.nips.cc/paper/4443; the sampler is optuna's (Akiba et al. 2019, h
 One query: optuna suggests every decision as a categorical parameter; `startup` uniform cells come first. The best
 fitness seen is the result. Every repetition is a study of its own with the sampler's own generator, seeded from the
 repetition's stream; that generator is optuna's and is not a function of the step. A cell that is not in the table is
-told as a failed trial, which the sampler leaves out. One query of one repetition takes milliseconds, hence the few
+told as worse than any accuracy; told as a failed trial, which the sampler forgets, it would be asked for again and
+again. One query of one repetition takes milliseconds, hence the few
 repetitions. Our reading: decisions are independent (`multivariate` false), as in the published baselines.
 """
 
@@ -18,6 +19,8 @@ from jaxtyping import Float
 
 from searchers.base import Query, TableMethod, TableResources
 from searchers.tabular._encoding import Encoding
+
+MISS = -1.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,6 @@ class TPE:
         import optuna
 
         self.resources, self.encoding = resources, Encoding(resources.groups)
-        self.failed = optuna.trial.TrialState.FAIL
         space = {
             str(gene): optuna.distributions.CategoricalDistribution(range(size))
             for gene, size in enumerate(self.encoding.sizes.tolist())
@@ -71,11 +73,9 @@ class TPE:
         return Query(self.encoding.scores(cells), self.resources.budgets[-1])
 
     def tell(self, fitness: Float[np.ndarray, " replicas"], _cost_s: Float[np.ndarray, " replicas"], /) -> None:
-        for study, trial, value in zip(self.studies, self.trials, fitness.tolist(), strict=True):
-            if np.isnan(value):
-                study.tell(trial, state=self.failed)
-            else:
-                study.tell(trial, value)
+        values = np.where(np.isnan(fitness), MISS, fitness)
+        for study, trial, value in zip(self.studies, self.trials, values.tolist(), strict=True):
+            study.tell(trial, value)
 
 
 def unfit(_settings: Settings, _budgets: tuple[int, ...]) -> str | None:
