@@ -10,6 +10,8 @@ from searchers import (
     drnas,
     dropnas,
     fair_darts,
+    gaea_bilevel,
+    gaea_erm,
     gdas,
     ms_darts,
     ms_null,
@@ -47,5 +49,7 @@ METHODS: dict[str, Method] = {
         darts_minus.METHOD,
         darts_es.METHOD,
         darts_ada.METHOD,
+        gaea_bilevel.METHOD,
+        gaea_erm.METHOD,
     )
 }
