@@ -25,6 +25,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: env
 	$(MAKE) --jobs=2 demo-s1-unrolled demo-toy demo-s1
 	$(BIN)/python -m analysis.figures
+	$(BIN)/python -m analysis.tables
 
 # Two processes of one thread each; the unrolled search takes longest and starts first.
 demo-s1-unrolled: env
@@ -32,7 +33,7 @@ demo-s1-unrolled: env
 
 demo-toy: env
 	$(BIN)/python -m bench.tables build --space toy --dataset digits --threads 1
-	$(DEMO) --space toy --methods all
+	$(DEMO) --space toy --methods darts,darts_2nd,random_ws
 
 demo-s1: env
 	$(DEMO) --space s1 --methods darts,random_ws
