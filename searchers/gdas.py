@@ -138,4 +138,4 @@ def _gradient(searcher: Bilevel, batch: Batch, leaves: Logits, choices: Choices,
     return ArchGradient(dict(zip(leaves, found, strict=True)), losses.detach())
 
 
-METHOD = Method("gdas", Settings, build, "Dong and Yang (2019), GDAS", passes_per_step=1.0)
+METHOD = Method("gdas", Settings, build, "Dong and Yang (2019), GDAS", passes_per_step=1.5)

@@ -68,4 +68,4 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     return Bilevel(recipe, settings.weights, settings.arch, resources)
 
 
-METHOD = Method("pc_darts", Settings, build, "Xu et al. (2020), PC-DARTS", passes_per_step=1.0, policy=policy)
+METHOD = Method("pc_darts", Settings, build, "Xu et al. (2020), PC-DARTS", passes_per_step=1.8, policy=policy)
