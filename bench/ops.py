@@ -52,6 +52,20 @@ def shifted(x: Folded, by: Float[Tensor, " replicas"]) -> Folded:
     return (unfold(x, by.shape[0]) + by[:, None, None, None]).flatten(1, 2)
 
 
+def once(term: Term, used: Bool[np.ndarray, " replicas"], device: torch.device) -> Term:
+    """Return a term that computes its output a single time, for the replicas in `used`; who asks gets some of them."""
+    rows = None if used.all() else torch.as_tensor(np.flatnonzero(used), device=device)
+    place = torch.as_tensor(used.cumsum() - 1, device=device)
+    found: list[Folded] = []
+
+    def computed(asked: Rows) -> Folded:
+        if not found:
+            found.append(term(rows))
+        return found[0] if asked is None else pick(found[0], int(used.sum()), place[asked])
+
+    return computed
+
+
 def mix(
     terms: Sequence[Term],
     weights: Float[Tensor, "replicas options"],

@@ -100,6 +100,7 @@ def _coerce(value: Any, kind: Any, path: str) -> Any:
             return value
         if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
             inner = typing.get_args(option)
+            inner = inner[:1] * len(value) if inner[1:] == (...,) else inner
             if len(value) == len(inner):
                 return tuple(_coerce(v, k, path) for v, k in zip(value, inner, strict=True))
         if typing.get_origin(option) is typing.Literal and value in typing.get_args(option):

@@ -97,8 +97,8 @@ def touched(network: Supernet, choices: Choices, names: list[str]) -> Bool[np.nd
         address = network.address(name)
         if address is not None:
             group = live[address.group]
-            rows = group[address.cell if len(group) > 1 else 0, :, address.decision]
-            used[:, column] = rows.any(-1) if address.option is None else rows[:, address.option]
+            rows = group[address.cell if len(group) > 1 else 0][:, np.atleast_1d(address.decision)]
+            used[:, column] = (rows if address.option is None else rows[:, :, [address.option]]).any((1, 2))
     return used
 
 

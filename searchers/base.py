@@ -32,6 +32,7 @@ class Group:
         kind: "op" chooses an operation, "edge" chooses inputs.
         keep: options kept per decision when the cell is discretised.
         parametric: per option, whether it has weights of its own.
+        targets: per decision, the node its output is summed into; empty where decisions are not edges.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Group:
     kind: Literal["op", "edge"] = "op"
     keep: int = 1
     parametric: tuple[bool, ...] = ()
+    targets: tuple[int, ...] = ()
 
     def index(self, option: str) -> int | None:
         """Return the column of an option, None where this group does not have it."""
@@ -114,19 +116,27 @@ class SupernetOptions:
             the space has no such choice (PC-DARTS, eq. 4). NAS-Bench-1Shot1 has it already.
         auxiliary_skip: every mixed operation has its input added to its output, times `ForwardInputs.auxiliary`
             (DARTS-, Chu et al. 2021, eq. 6).
+        shared_features: an operation on a node is computed once, with weights of its own, for all edges out of the node
+            (EnTranNAS, Yang et al. 2021), where operations belong to edges.
+        groups: further groups, which the searcher reads and the network only carries.
     """
 
     partial_channels: int = 1
     edge_weights: bool = False
     auxiliary_skip: bool = False
+    shared_features: bool = False
+    groups: tuple[Group, ...] = ()
 
 
 class Address(NamedTuple):
-    """The option a parameter belongs to; option None means any option of the decision."""
+    """The option a parameter belongs to; option None means any option of the decision.
+
+    A parameter that several decisions share has them all: it is used where any of them uses it.
+    """
 
     cell: int
     group: str
-    decision: int
+    decision: int | tuple[int, ...]
     option: int | None
 
 

@@ -114,6 +114,7 @@ class Inner:
     rate: float = 0.5
     betas: tuple[float, float] = (0.5, 0.9)
     mode: Literal["a", "b"] = "a"
+    places: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,9 @@ class Outer:
         ("inner.rate", 1e-3, 1e-3),
         ("inner.betas", [0, 0.999], (0.0, 0.999)),
         ("inner.mode", "b", "b"),
+        ("inner.places", [3, -1, 0], (3, -1, 0)),
+        ("inner.places", [], ()),
+        ("inner.places", None, None),
         ("clip", None, None),
         ("clip", 1, 1.0),
         ("size", 8, 8),
@@ -161,6 +165,7 @@ def test_a_setting_takes_a_value_in_the_fields_own_type(path: str, value: Any, e
         ("inner.betas", [0.5], r"expected tuple\[float, float\]"),
         ("inner.betas", 0.5, r"expected tuple\[float, float\]"),
         ("inner.betas", ["a", 0.5], "expected float for the setting 'inner.betas', got 'a'"),
+        ("inner.places", [1, 0.5], "expected int for the setting 'inner.places', got 0.5"),
         ("inner.mode", "c", r"expected .*Literal\['a', 'b'\]"),
         ("clip", "none", r"expected float \| None for the setting 'clip', got 'none'"),
         ("count", 1.0, "expected int"),
@@ -169,8 +174,8 @@ def test_a_setting_takes_a_value_in_the_fields_own_type(path: str, value: Any, e
         ("on", 1, "expected bool"),
         ("word", 1, "expected str"),
         ("speed", 1, "expected one of the settings inner, clip, size, count, on, word, got 'speed'"),
-        ("inner.speed", 1, "expected one of the settings rate, betas, mode, got 'inner.speed'"),
-        ("inner", 1, "expected one of the settings inner.rate, inner.betas, inner.mode, got 'inner'"),
+        ("inner.speed", 1, "expected one of the settings rate, betas, mode, places, got 'inner.speed'"),
+        ("inner", 1, "expected one of the settings inner.rate, inner.betas, inner.mode, inner.places, got 'inner'"),
         ("count.bits", 1, "expected a setting without parts, got 'count.bits'"),
     ],
 )

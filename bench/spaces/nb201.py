@@ -19,7 +19,8 @@ class NB201Space:
     published = NetworkSize(channels=16, cells=5)
 
     def __init__(self) -> None:
-        self.groups = (Group("op", len(EDGES), OPERATIONS, parametric=(False, False, True, True, False)),)
+        parametric, targets = (False, False, True, True, False), tuple(target for _, target in EDGES)
+        self.groups = (Group("op", len(EDGES), OPERATIONS, parametric=parametric, targets=targets),)
 
     def supernet(self, size: NetworkSize, replicas: int, options: SupernetOptions) -> NB201Supernet:
         return NB201Supernet(self.groups, replicas, size, options)

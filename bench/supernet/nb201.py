@@ -22,6 +22,7 @@ OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 NONE, SKIP, CONV1X1, CONV3X3, POOL = range(5)
 NODES = (1, 2, 3)
+SOURCES = (0, 1, 2)
 
 
 class Cell(nn.Module):
@@ -29,17 +30,54 @@ class Cell(nn.Module):
 
     def __init__(self, replicas: int, channels: int, options: SupernetOptions) -> None:
         super().__init__()
-        self.parts, self.weighted = options.partial_channels, options.edge_weights
+        self.parts, self.weighted, self.shared = options.partial_channels, options.edge_weights, options.shared_features
         part = width(channels, self.parts)
-        self.conv1x1 = nn.ModuleList(_conv(replicas, part, 1) for _ in EDGES)
-        self.conv3x3 = nn.ModuleList(_conv(replicas, part, 3) for _ in EDGES)
+        places = SOURCES if self.shared else EDGES
+        self.conv1x1 = nn.ModuleList(_conv(replicas, part, 1) for _ in places)
+        self.conv3x3 = nn.ModuleList(_conv(replicas, part, 3) for _ in places)
 
     def forward(self, x: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
         nodes: list[ops.Folded] = [x]
+        shared: dict[int, list[ops.Term]] = {}
         for target in NODES:
-            outputs = [self._edge(edge, nodes[EDGES[edge][0]], replicas, choices) for edge in _incoming(target)]
+            outputs = []
+            for edge in _incoming(target):
+                source = EDGES[edge][0]
+                if self.shared and source not in shared:
+                    shared[source] = self._shared_operations(source, nodes[source], replicas, choices)
+                terms = shared[source] if self.shared else self._operations(edge, nodes[source], replicas)
+                outputs.append(self._edge(edge, nodes[source], terms, replicas, choices))
             nodes.append(self._sum(outputs, target, replicas, choices))
         return nodes[3]
+
+    def _operations(self, place: int, x: ops.Folded, replicas: int) -> list[ops.Term]:
+        """Return the operations on x, with the weights of a place: an edge, or a node where edges share them."""
+        part = self._part(x, replicas)
+
+        def conv(module: nn.Module) -> ops.Term:
+            return lambda rows: module(F.relu(ops.pick(part, replicas, rows)), rows)
+
+        return [
+            lambda rows: ops.pick(part, replicas, rows),
+            conv(self.conv1x1[place]),
+            conv(self.conv3x3[place]),
+            lambda rows: ops.average_pool(ops.pick(part, replicas, rows)),
+        ]
+
+    def _shared_operations(self, source: int, x: ops.Folded, replicas: int, choices: CellChoices) -> list[ops.Term]:
+        """Return the operations on a node, each computed once for all edges out of it."""
+        active, used = choices.active("op"), np.ones((replicas, len(OPERATIONS)), bool)
+        if active is not None:
+            used &= active[:, _outgoing(source)].any(1)
+        terms = self._operations(source, x, replicas)
+        return [ops.once(term, used[:, option], x.device) for option, term in enumerate(terms, start=SKIP)]
+
+    def _part(self, x: ops.Folded, replicas: int) -> ops.Folded:
+        """Return the channels that operations act on."""
+        if self.parts == 1:
+            return x
+        part = ops.unfold(x, replicas)
+        return part[:, :, : part.shape[2] // self.parts].flatten(1, 2)
 
     def _sum(self, outputs: list[ops.Folded], target: int, replicas: int, choices: CellChoices) -> ops.Folded:
         if not self.weighted:
@@ -48,25 +86,11 @@ class Cell(nn.Module):
         total = ops.mix(terms, *choices.row(f"in_{target}", 0))
         return torch.zeros_like(outputs[0]) if total is None else total
 
-    def _edge(self, edge: int, x: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
-        part = x
-        if self.parts > 1:
-            part = ops.unfold(x, replicas)
-            part = part[:, :, : part.shape[2] // self.parts].flatten(1, 2)
-
-        def conv(module: nn.Module) -> ops.Term:
-            return lambda rows: module(F.relu(ops.pick(part, replicas, rows)), rows)
-
-        terms: list[ops.Term] = [
-            lambda rows: ops.pick(part, replicas, rows),
-            conv(self.conv1x1[edge]),
-            conv(self.conv3x3[edge]),
-            lambda rows: ops.average_pool(ops.pick(part, replicas, rows)),
-        ]
+    def _edge(self, edge: int, x: ops.Folded, terms: list[ops.Term], replicas: int, choices: CellChoices) -> ops.Folded:
         # "none" multiplies by zero whatever its weight: both its output and its gradient are zero.
         weights, active = choices.row("op", edge)
         mixed = ops.mix(terms, weights[:, SKIP:], None if active is None else active[:, SKIP:])
-        mixed = torch.zeros_like(part) if mixed is None else mixed
+        mixed = torch.zeros_like(self._part(x, replicas)) if mixed is None else mixed
         keep, shift = choices.keep("op", edge), choices.shift("op", edge)
         mixed = mixed if keep is None else ops.mask(mixed, keep)
         mixed = mixed if shift is None else ops.shifted(mixed, shift)
@@ -111,8 +135,9 @@ class NB201Supernet(nn.Module):
 
     def __init__(self, groups: tuple[Group, ...], replicas: int, size: NetworkSize, options: SupernetOptions) -> None:
         super().__init__()
-        self.groups = (*groups, *edge_groups()) if options.edge_weights else groups
-        self.replicas, self.parts = replicas, options.partial_channels
+        self.edges = edge_groups() if options.edge_weights else ()
+        self.groups = (*groups, *self.edges, *options.groups)
+        self.replicas, self.parts, self.shared = replicas, options.partial_channels, options.shared_features
         self.cells, self.auxiliary = 3 * size.cells, options.auxiliary_skip
         channels = size.channels
         self.stem = ops.ConvNorm(ops.Conv(replicas, (channels, size.image_channels, 3)))
@@ -142,7 +167,9 @@ class NB201Supernet(nn.Module):
         parts = name.split(".")
         if parts[0] != "cell":
             return None
-        return Address(int(parts[1]), "op", int(parts[3]), {"conv1x1": CONV1X1, "conv3x3": CONV3X3}[parts[2]])
+        place = int(parts[3])
+        decision = tuple(_outgoing(place)) if self.shared else place
+        return Address(int(parts[1]), "op", decision, {"conv1x1": CONV1X1, "conv3x3": CONV3X3}[parts[2]])
 
     def live(self, active: Active) -> Active:
         op = active["op"].copy()
@@ -150,7 +177,7 @@ class NB201Supernet(nn.Module):
         # Bypassed channels and auxiliary skips pass every edge, whatever its operation.
         everywhere = self.parts > 1 or self.auxiliary
         passes: np.ndarray = np.ones_like(op[..., 0]) if everywhere else np.asarray(op.any(-1))
-        edges = {group.name: active[group.name] for group in self.groups if group.kind == "edge"}
+        edges = {group.name: active[group.name] for group in self.edges}
         if edges:
             passes &= np.concatenate([edges[f"in_{node}"][..., 0, :] for node in NODES], -1)
         for node in (1, 2):

@@ -118,7 +118,7 @@ class OneShotSupernet(nn.Module):
         self, groups: tuple[Group, ...], nodes: int, replicas: int, size: NetworkSize, options: SupernetOptions
     ) -> None:
         super().__init__()
-        self.groups, self.nodes, self.replicas = groups, nodes, replicas
+        self.groups, self.nodes, self.replicas = (*groups, *options.groups), nodes, replicas
         self.cells, self.auxiliary = 3 * size.cells, options.auxiliary_skip
         channels, into, cells = size.channels, size.channels, []
         self.stem = _conv(replicas, channels, size.image_channels, 3)
