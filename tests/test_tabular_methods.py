@@ -157,12 +157,12 @@ def test_steps_are_the_equations(optimiser: str) -> None:
 
 
 def test_cells_are_drawn_from_the_softmax_and_a_miss_moves_nothing() -> None:
-    searcher = tables.start("reinforce", "s1", range(4000))
+    searcher = tables.start("reinforce", "s1", range(1500))
     searcher.logits[:, 0, :3] = np.log([0.7, 0.2, 0.1])
     cell = searcher.ask().scores["op"][:, 0]
-    np.testing.assert_allclose(cell.mean(0), [0.7, 0.2, 0.1], atol=0.03)
+    np.testing.assert_allclose(cell.mean(0), [0.7, 0.2, 0.1], atol=0.05)
     before = searcher.logits.copy()
-    searcher.tell(np.full(4000, np.nan), np.zeros(4000))
+    searcher.tell(np.full(1500, np.nan), np.zeros(1500))
     np.testing.assert_array_equal(searcher.logits, before)
 
 
@@ -187,13 +187,17 @@ def test_a_neighbourhood_is_asked_for_whole_and_its_best_is_taken() -> None:
 
 
 def test_a_local_optimum_is_left_by_a_fresh_start() -> None:
-    asked = tables.drive(tables.start("local_search", "nb201", range(4)), tables.additive, 400)
-    values = np.array([tables.additive(query) for query in asked])
-    assert (values.max(0) == 1.0).all()
-    reached = values.argmax(0)
-    for replica, first in enumerate(reached):  # its own neighbourhood may have begun before it is known to be the best
-        later = [tables.picks(query)[replica] for query in asked[first + 1 :]]
-        assert any((cell != 4).sum() > 1 for cell in later)
+    seeds = (0, 1, 2)
+    asked = tables.drive(tables.start("local_search", "nb201", seeds), tables.additive, 250)
+    draws, encoding = Draws(NB201.groups, seeds, (108,)), Encoding(NB201.groups)
+    for replica in range(3):
+        values = [tables.additive(query)[replica] for query in asked]
+        current, first = values[0], 1
+        while max(values[first : first + 24]) > current:
+            current, first = max(values[first : first + 24]), first + 24
+        assert current == 1.0
+        fresh = encoding.decode(draws.uniform("start", first + 24, 6))[replica]
+        assert tables.picks(asked[first + 24])[replica].tolist() == fresh.tolist()
 
 
 # TPE

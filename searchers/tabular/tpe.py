@@ -88,6 +88,6 @@ METHOD = TableMethod(
     Settings,
     TPE,
     "Bergstra et al. (2011), Algorithms for Hyper-Parameter Optimization; sampler of optuna",
-    repetitions=20,
+    repetitions=10,
     unfit=unfit,
 )
