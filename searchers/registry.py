@@ -22,6 +22,7 @@ from searchers import (
     sdarts_adv,
     sdarts_rs,
     sdarts_rs_matched,
+    sgas,
     single_darts,
 )
 from searchers.base import Method
@@ -51,5 +52,7 @@ METHODS: dict[str, Method] = {
         darts_ada.METHOD,
         gaea_bilevel.METHOD,
         gaea_erm.METHOD,
+        sgas.METHOD,
+        sgas.METHOD_2,
     )
 }
