@@ -113,7 +113,7 @@ def _row(found: Sequence[Mapping[str, Any]]) -> list[str]:
 def _published(spec: TabularSpec) -> str:
     """Return the published figure whose simulated seconds are nearest to those of this search."""
     found = [table[spec.method, spec.dataset] for table in (NB201, NATS) if (spec.method, spec.dataset) in table]
-    if not found:
+    if not found or spec.space != "nb201":
         return ""
     near = min(found, key=lambda row: abs(row.budget_s - (spec.budget_s or 0)))
     return f"{near.mean:.4f} ± {near.std:.4f} ({near.budget_s:.0f} s)"

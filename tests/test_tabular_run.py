@@ -16,7 +16,7 @@ from bench.request import parse
 from bench.spaces.trivial import trivial_cells
 from bench.tables.arrow import load, write
 from bench.tables.table import Table
-from bench.tabular_summary import reference_rows
+from bench.tabular_summary import _published, reference_rows
 from searchers.tabular.registry import TABLE_METHODS
 
 
@@ -66,7 +66,7 @@ def test_all_table_methods_write_their_records(table: Path, capsys: pytest.Captu
     before = {name: (folder / "records.jsonl").read_bytes() for name, folder in found.items()}
     assert run.main(arguments) == 0
     assert capsys.readouterr().out.count("finished before") == len(TABLE_METHODS)
-    assert run.main([*arguments, "--fresh"]) == 0
+    assert run.main([*command(table, "--methods", "random_search,bohb"), "--fresh"]) == 0
     assert {name: (folder / "records.jsonl").read_bytes() for name, folder in found.items()} == before
 
 
@@ -152,6 +152,13 @@ def test_reference_rows_are_those_of_the_table(table: Path) -> None:
     assert keys["conv3x3, skip 0→3"] == (
         "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"
     )
+
+
+def test_published_figures_are_shown_on_their_own_space_only() -> None:
+    spec = tables.spec(TABLE_METHODS["random_search"], (0,), dataset="cifar10", budget_s=12_000.0)
+    assert _published(dataclasses.replace(spec, space="nb201")) == "0.9370 ± 0.0036 (12000 s)"
+    assert _published(dataclasses.replace(spec, space="nb201", budget_s=2e4)) == "0.9386 ± 0.0023 (20000 s)"
+    assert _published(dataclasses.replace(spec, space="s1")) == ""
 
 
 REAL = data.data_root() / "nasbench201.parquet"
