@@ -13,6 +13,7 @@ from searchers import (
     gaea_bilevel,
     gaea_erm,
     gdas,
+    lambda_darts,
     ms_darts,
     ms_null,
     pc_darts,
@@ -54,5 +55,6 @@ METHODS: dict[str, Method] = {
         gaea_erm.METHOD,
         sgas.METHOD,
         sgas.METHOD_2,
+        lambda_darts.METHOD,
     )
 }
