@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from searchers import _relax
-from searchers._descent import ArchOptimiser, Descent, Init, Memory, Moment, Penalty, move_weights
+from searchers._descent import ArchOptimiser, Descent, Init, Memory, Moment, Penalty, filled, move_weights
 from searchers._optim import SGD, Adam, ArchSettings, Touched
 from searchers.base import (
     Batch,
@@ -98,8 +98,9 @@ def first_order(searcher: "Bilevel", batches: StepBatches, inputs: ForwardInputs
     """Return ∂L_val(w, α)/∂α with w fixed (Liu et al. 2019, DARTS, section 2.3, ξ = 0)."""
     leaves = searcher.leaves()
     losses = _relax.loss(searcher.supernet, batches.val[0], searcher.recipe.relax(leaves), searcher.frozen(), inputs)
-    gradient = torch.autograd.grad(losses.sum(), list(leaves.values()))
-    return ArchGradient(dict(zip(leaves, gradient, strict=True)), losses.detach())
+    found = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
+    gradient = {name: filled(g, leaf) for (name, leaf), g in zip(leaves.items(), found, strict=True)}
+    return ArchGradient(gradient, losses.detach())
 
 
 @final

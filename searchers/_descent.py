@@ -195,6 +195,11 @@ class Descent(ABC, Generic[R]):
             self.recipe.memory.load_state_dict(state["memory"])
 
 
+def filled(gradient: Tensor | None, leaf: Tensor) -> Tensor:
+    """Return zeros where the loss does not depend on a leaf, because what it weighs was left out."""
+    return torch.zeros_like(leaf) if gradient is None else gradient
+
+
 def move_weights(
     network: Supernet, optimiser: SGD, gradients: Mapping[str, Tensor | None], choices: Choices, lr: float
 ) -> None:

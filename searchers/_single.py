@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from torch import Tensor
 
 from searchers import _relax
-from searchers._descent import ArchOptimiser, Descent, Init, Memory, Penalty, move_weights
+from searchers._descent import ArchOptimiser, Descent, Init, Memory, Penalty, filled, move_weights
 from searchers._optim import Adam, ArchSettings, Touched
 from searchers.base import Choices, DataPolicy, ForwardInputs, Logits, StepBatches, StepLosses, SupernetOptions
 
@@ -76,7 +75,7 @@ class Single(Descent[SingleRecipe]):
         inputs = ForwardInputs() if recipe.inputs is None else recipe.inputs(self, batches)
         losses = _relax.loss(self.supernet, batches.train[0], choices, inputs=inputs)
         found = torch.autograd.grad(losses.sum(), [*leaves.values(), *self.parameters.values()], allow_unused=True)
-        by_logits = {n: _filled(g, leaf) for (n, leaf), g in zip(leaves.items(), found, strict=False)}
+        by_logits = {n: filled(g, leaf) for (n, leaf), g in zip(leaves.items(), found, strict=False)}
         by_weights = dict(zip(self.parameters, found[len(leaves) :], strict=True))
         moves = None if recipe.moves is None else recipe.moves(self, choices)
         self.arch.step(self.penalised(by_logits), self.arch_lr, moves)
@@ -85,8 +84,3 @@ class Single(Descent[SingleRecipe]):
             recipe.after(self, before, choices)
         self.steps += 1
         return StepLosses(losses.detach(), None)
-
-
-def _filled(gradient: Tensor | None, leaf: Tensor) -> Tensor:
-    """Return zeros where the loss does not depend on a leaf."""
-    return torch.zeros_like(leaf) if gradient is None else gradient

@@ -9,6 +9,8 @@ from searchers import (
     darts_minus,
     drnas,
     dropnas,
+    entrannas,
+    entrannas_dst,
     fair_darts,
     gaea_bilevel,
     gaea_erm,
@@ -56,5 +58,7 @@ METHODS: dict[str, Method] = {
         sgas.METHOD,
         sgas.METHOD_2,
         lambda_darts.METHOD,
+        entrannas.METHOD,
+        entrannas_dst.METHOD,
     )
 }
