@@ -115,4 +115,4 @@ def decay(searcher: Single, chosen: Choices, settings: Settings) -> None:
     searcher.arch.step(gradient, searcher.arch_lr, entries)
 
 
-METHOD = Method("dropnas", Settings, build, "Hong et al. (2020), DropNAS", passes_per_step=1.0, policy=policy)
+METHOD = Method("dropnas", Settings, build, "Hong et al. (2020), DropNAS", passes_per_step=1.3, policy=policy)

@@ -79,4 +79,4 @@ def without_none(searcher: Bilevel, logits: Logits) -> Logits:
     return found
 
 
-METHOD = Method("entrannas", Settings, build, "Yang et al. (2021), EnTranNAS", passes_per_step=1.0)
+METHOD = Method("entrannas", Settings, build, "Yang et al. (2021), EnTranNAS", passes_per_step=1.3)

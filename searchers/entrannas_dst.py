@@ -86,4 +86,4 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     return searcher
 
 
-METHOD = Method("entrannas_dst", Settings, build, "Yang et al. (2021), EnTranNAS-DST", passes_per_step=1.2)
+METHOD = Method("entrannas_dst", Settings, build, "Yang et al. (2021), EnTranNAS-DST", passes_per_step=1.7)
