@@ -16,9 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import _caption, _page, _panels
-from analysis.load import runs, tidy
-from analysis.selection import Where, select, space_order
+from analysis import _caption, _command, _page, _panels
+from analysis.selection import space_order
 from analysis.series import selection_changed, with_distances
 from analysis.style import MEAN_PT, context, styles
 
@@ -160,37 +159,14 @@ def _selected(options: argparse.Namespace, names: Sequence[str]) -> pd.DataFrame
     for name in names:
         if name not in FIGURES:
             raise ValueError(f"no figure {name!r}; there are {', '.join(FIGURES)}")
-    frame = tidy(runs(options.results))
-    if frame.empty:
-        raise ValueError(f"no runs with records under {options.results / 'runs'}; python -m bench.run makes some")
-    methods = [] if options.methods == "all" else options.methods.split(",")
-    return select(frame, options.space, methods, where(options.where))
-
-
-def where(written: Sequence[str]) -> Where:
-    """Return the values by field of `field=value` words; a repeated field collects its values."""
-    fields: dict[str, list[str]] = {}
-    for word in written:
-        field, equals, value = word.partition("=")
-        if not (field and equals):
-            raise ValueError(f"expected --where field=value, got {word!r}")
-        fields.setdefault(field, []).append(value)
-    return fields
+    return _command.selected(options)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m analysis.figures", description="Draw figures from results.")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder with runs/ in it")
-    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write PNG and PDF files to")
+    parser = _command.parser("figures", "Draw figures from results, as PNG and PDF.", "figures")
     parser.add_argument(
         "--figure", nargs="+", default=[], metavar="NAME", help=f"of {', '.join(FIGURES)}; default: all"
     )
-    parser.add_argument("--space", nargs="+", default=[], metavar="SPACE", help="default: all spaces there are runs of")
-    parser.add_argument("--methods", default="all", help="names joined by commas; default: all")
-    parser.add_argument(
-        "--where", nargs="+", action="extend", default=[], metavar="FIELD=VALUE",
-        help="keep runs with this value in spec.json; name a field twice to let both values stand together",
-    )  # fmt: skip
     return parser
 
 

@@ -15,11 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis import _caption, typeset
-from analysis.figures import where
+from analysis import _caption, _command, typeset
 from analysis.intervals import FEWEST_SEEDS, bootstrap_interval
-from analysis.load import runs, tidy
-from analysis.selection import select, space_order
+from analysis.selection import space_order
 from analysis.series import generator
 from analysis.stability import per_run
 from analysis.typeset import FORMATS, Cell, Sheet, statement
@@ -222,27 +220,15 @@ def _write(options: argparse.Namespace) -> list[Path]:
     for name in names:
         if name not in KINDS:
             raise ValueError(f"no table {name!r}; there are {', '.join(KINDS)}")
-    frame = tidy(runs(options.results))
-    if frame.empty:
-        raise ValueError(f"no runs with records under {options.results / 'runs'}; python -m bench.run makes some")
-    methods = [] if options.methods == "all" else options.methods.split(",")
-    frame = select(frame, options.space, methods, where(options.where))
+    frame = _command.selected(options)
     sheets = {f"{name}-{space}": sheet(name, frame, space) for name in names for space in space_order(frame)}
     return [typeset.save(made, options.out / stem, name) for stem, made in sheets.items() for name in options.format]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m analysis.tables", description="Write tables from results.")
+    parser = _command.parser("tables", "Write tables from results.", "tables")
     parser.add_argument("table", nargs="*", metavar="TABLE", help=f"of {', '.join(KINDS)}; default: accuracy stability")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder with runs/ in it")
-    parser.add_argument("--out", type=Path, default=Path("tables"), help="folder to write to")
     parser.add_argument("--format", nargs="+", default=list(FORMATS), choices=FORMATS, help="default: all")
-    parser.add_argument("--space", nargs="+", default=[], metavar="SPACE", help="default: all spaces there are runs of")
-    parser.add_argument("--methods", default="all", help="names joined by commas; default: all")
-    parser.add_argument(
-        "--where", nargs="+", action="extend", default=[], metavar="FIELD=VALUE",
-        help="keep runs with this value in spec.json; name a field twice to let both values stand together",
-    )  # fmt: skip
     return parser
 
 

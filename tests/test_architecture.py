@@ -26,6 +26,7 @@ COMMAND_LINES = (
     "bench/speed.py",
     "analysis/figures.py",
     "analysis/tables.py",
+    "analysis/_command.py",
     "analysis/report.py",
     "analysis/regression.py",
 )

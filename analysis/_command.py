@@ -1,0 +1,48 @@
+"""What the commands of this package have in common: which runs, chosen how, written where."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.load import runs, tidy
+from analysis.selection import Where, select
+
+
+def parser(name: str, about: str, out: str) -> argparse.ArgumentParser:
+    """Return a parser of the options that choose runs and the folder to write to."""
+    made = argparse.ArgumentParser(prog=f"python -m analysis.{name}", description=about)
+    made.add_argument("--results", type=Path, default=Path("results"), help="folder with runs/ in it")
+    made.add_argument("--out", type=Path, default=Path(out), help="folder to write to")
+    made.add_argument("--space", nargs="+", default=[], metavar="SPACE", help="default: all spaces there are runs of")
+    made.add_argument("--methods", default="all", help="names joined by commas; default: all")
+    made.add_argument(
+        "--where", nargs="+", action="extend", default=[], metavar="FIELD=VALUE",
+        help="keep runs with this value in spec.json; name a field twice to let both values stand together",
+    )  # fmt: skip
+    return made
+
+
+def selected(options: argparse.Namespace) -> pd.DataFrame:
+    """Return the rows of the chosen runs.
+
+    Raises:
+        ValueError: there are none, or they must not stand together.
+    """
+    frame = tidy(runs(options.results))
+    if frame.empty:
+        raise ValueError(f"no runs with records under {options.results / 'runs'}; python -m bench.run makes some")
+    methods = [] if options.methods == "all" else options.methods.split(",")
+    return select(frame, options.space, methods, where(options.where))
+
+
+def where(written: Sequence[str]) -> Where:
+    """Return the values by field of `field=value` words; a repeated field collects its values."""
+    fields: dict[str, list[str]] = {}
+    for word in written:
+        field, equals, value = word.partition("=")
+        if not (field and equals):
+            raise ValueError(f"expected --where field=value, got {word!r}")
+        fields.setdefault(field, []).append(value)
+    return fields
