@@ -18,6 +18,7 @@ from searchers import (
     lambda_darts,
     ms_darts,
     ms_null,
+    oles,
     pc_darts,
     random_ws,
     rdarts_dp,
@@ -60,5 +61,6 @@ METHODS: dict[str, Method] = {
         lambda_darts.METHOD,
         entrannas.METHOD,
         entrannas_dst.METHOD,
+        oles.METHOD,
     )
 }

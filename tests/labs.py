@@ -69,6 +69,8 @@ def quick(method: Method) -> Any:
         changes["partial_channels"] = 2
     if "stop" in names:  # after the second epoch, back to the first
         changes["stop"] = StopSettings(code=CodeRule(every=1, window=1, delta=1, factor=0.0, start=0))
+    if "window" in names:
+        changes["window"] = 2
     return dataclasses.replace(settings, **changes)
 
 
