@@ -14,7 +14,8 @@ Sure: the two kinds of cells, one engine cell, derivation in every step, shared 
 last cell of the second stage (`engine.cells` says otherwise), τ falls exponentially from 1 to .1, and `none` is never
 derived, as in the paper's space: a transit cell of `none` alone would cut the network (`derive_none` allows it). Rows
 that keep k inputs run k of them with weight 1 in transit cells, while an engine cell's weights sum to 1. λ is that of
-the engine cell at the epoch's temperature, with transit cells as they are.
+the engine cell at the epoch's temperature, with transit cells as they are: in logits it grows as 1/τ², a hundredfold
+from the first epoch to the last; `lambda_simplex` does not.
 """
 
 from dataclasses import dataclass, field
