@@ -14,11 +14,11 @@ Discretise: the highest logits of each row.
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from searchers import _relax
 from searchers._bilevel import ArchGradient, Bilevel, Recipe
+from searchers._hypergradient import mixed_derivative
 from searchers._optim import ArchSettings, WeightSettings
 from searchers.base import Batch, Method, Resources, StepBatches
 
@@ -56,7 +56,7 @@ def unrolled(searcher: Bilevel, batches: StepBatches, xi: float, radius: float) 
     gradients = torch.autograd.grad(losses.sum(), [*leaves.values(), *ahead.values()])
     direct = dict(zip(leaves, gradients, strict=False))
     toward = searcher.weights.layout.flatten(dict(zip(ahead, gradients[len(leaves) :], strict=True)))
-    implicit = _implicit(searcher, train, toward, radius)
+    implicit = mixed_derivative(searcher, train, toward, radius)
     return ArchGradient({name: direct[name] - xi * implicit[name] for name in leaves}, losses.detach())
 
 
@@ -64,24 +64,6 @@ def _lookahead(searcher: Bilevel, train: Batch, xi: float) -> dict[str, Tensor]:
     losses = _relax.loss(searcher.supernet, train, searcher.relax(searcher.logits()))
     gradients = torch.autograd.grad(losses.sum(), list(searcher.parameters.values()))
     return searcher.weights.lookahead(dict(zip(searcher.parameters, gradients, strict=True)), xi)
-
-
-def _implicit(
-    searcher: Bilevel, train: Batch, toward: Float[Tensor, "replicas size"], radius: float
-) -> dict[str, Tensor]:
-    """Return (∂L_train(w + R·v)/∂α − ∂L_train(w − R·v)/∂α) / (2R) with R = radius/‖v‖ of each replica."""
-    layout = searcher.weights.layout
-    flat = layout.flatten(searcher.frozen())
-    # A replica whose v is zero moves nowhere and has no second-order term; its length only has to be finite.
-    length = radius / toward.norm(dim=1, keepdim=True).clamp_min(torch.finfo(toward.dtype).tiny)
-    sides = []
-    for sign in (1.0, -1.0):
-        leaves = searcher.leaves()
-        moved = layout.split(flat + sign * length * toward)
-        losses = _relax.loss(searcher.supernet, train, searcher.relax(leaves), moved)
-        sides.append(torch.autograd.grad(losses.sum(), list(leaves.values())))
-    width = 2 * length[:, :, None]
-    return {name: (plus - minus) / width for name, plus, minus in zip(searcher.logits(), *sides, strict=True)}
 
 
 METHOD = Method("darts_2nd", Settings, build, "Liu et al. (2019), DARTS, second order", passes_per_step=5.0)

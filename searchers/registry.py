@@ -15,6 +15,7 @@ from searchers import (
     gaea_bilevel,
     gaea_erm,
     gdas,
+    idarts,
     lambda_darts,
     ms_darts,
     ms_null,
@@ -62,5 +63,6 @@ METHODS: dict[str, Method] = {
         entrannas.METHOD,
         entrannas_dst.METHOD,
         oles.METHOD,
+        idarts.METHOD,
     )
 }

@@ -71,6 +71,8 @@ def quick(method: Method) -> Any:
         changes["stop"] = StopSettings(code=CodeRule(every=1, window=1, delta=1, factor=0.0, start=0))
     if "window" in names:
         changes["window"] = 2
+    if "inner" in names:  # an epoch has three batches
+        changes["inner"] = 1
     return dataclasses.replace(settings, **changes)
 
 
