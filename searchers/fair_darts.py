@@ -12,8 +12,9 @@ Discretise: the highest logits of each row, as in all methods here (the authors 
 Sure: relaxation, loss, weight 10, Adam, rates. The authors' batch is 128 and their mean runs over 196 entries (two
 cells, 14 edges, 7 operations); batches here are the benchmark's. Our reading: the term is a sum over the entries
 divided by 196 whatever the space, so that the force on an entry is the paper's; `entries=None` divides by the number
-of entries, 6.5 times as strong on NAS-Bench-201. Choices of inputs stay softmax rows and are not pushed, and `none`
-stays an option.
+of entries, 6.5 times as strong on NAS-Bench-201. Choices of inputs stay softmax rows and are not pushed. `none`, which
+the authors' space lacks, is not selected: its output is zero, so its logit stays at 0 and would win wherever all other
+operations fall below ½.
 """
 
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from searchers import _relax
 from searchers._bilevel import Bilevel, Moment, Recipe
+from searchers._exclude import select_without
 from searchers._optim import ArchSettings, WeightSettings
 from searchers.base import Group, Logits, Method, Resources
 
@@ -36,12 +38,14 @@ class Settings:
     Attributes:
         weight: of the term that pushes σ away from ½.
         entries: what the sum of that term is divided by; None: the number of entries.
+        none: whether `none` may be selected where the space has it; the paper's space does not.
     """
 
     weights: WeightSettings = field(default_factory=lambda: WeightSettings(lr=0.005))
     arch: ArchSettings = field(default_factory=lambda: ArchSettings(lr=3e-3, betas=(0.9, 0.999)))
     weight: float = 10.0
     entries: int | None = 196
+    none: bool = False
 
 
 def zero_one(settings: Settings, names: list[str]) -> Callable[[Logits, Moment], Float[Tensor, " replicas"]]:
@@ -61,6 +65,7 @@ def recipe(settings: Settings, groups: tuple[Group, ...]) -> Recipe:
         relax=_relax.sigmoid(names),
         penalties=(zero_one(settings, names),),
         init=_relax.zero_logits,
+        select=None if settings.none else select_without(groups, "none"),
         shift_invariant=tuple(group.name for group in groups if group.kind == "edge"),
         hessian_of="validation cross-entropy through sigmoids of the operations and softmax rows of the inputs",
     )

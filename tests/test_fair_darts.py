@@ -27,7 +27,7 @@ def test_without_term_and_with_softmax_it_is_darts_of_the_same_optimiser(space: 
     for fair in (False, True):
         lab = labs.make(space)
         plain = Recipe()
-        own = fair_darts.recipe(replace(SETTINGS, weight=0.0), lab.groups)
+        own = fair_darts.recipe(replace(SETTINGS, weight=0.0, none=True), lab.groups)
         softmax = replace(own, relax=plain.relax, init=plain.init, shift_invariant=None)
         if fair:
             searcher = Bilevel(softmax, SETTINGS.weights, SETTINGS.arch, lab)
@@ -118,6 +118,20 @@ def test_a_step_is_the_equations() -> None:
         assert losses.val.item() == pytest.approx(value.item(), rel=1e-10)
     labs.close(labs.leaves(searcher.logits()), labs.leaves(alpha), 1e-10)
     labs.close(labs.leaves(dict(searcher.supernet.named_parameters())), labs.leaves(weights), 1e-10)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("none", [False, True])
+def test_none_has_no_gradient_and_is_not_selected_unless_asked(none: bool) -> None:
+    lab = labs.make("nb201")
+    searcher = fair_darts.build(replace(SETTINGS, none=none), lab)
+    labs.drive(searcher, lab, 0, 1)
+    logits, selected = searcher.logits()["op"], searcher.selected()
+    assert selected is not None
+    assert (logits[..., 0] == 0).all()
+    assert (logits[..., 1:] != 0).all()
+    assert (selected["op"][..., 0] < selected["op"][..., 1:].amin(-1)).all() != none
+    assert torch.equal(selected["op"][..., 1:], logits[..., 1:])
 
 
 def test_entries_must_be_positive() -> None:
