@@ -77,7 +77,7 @@ def allowed(name: str, patterns: tuple[str, ...]) -> bool:
 
 def test_the_modules_are_found() -> None:
     assert {"searchers/base.py", "bench/search.py", "analysis/figures.py"} <= set(NAMES)
-    assert {"jaxtyping", "searchers"} <= tops("searchers/darts_2nd.py")
+    assert {"jaxtyping", "searchers"} <= tops("searchers/_hypergradient.py")
 
 
 @every_module
