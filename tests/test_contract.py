@@ -10,6 +10,7 @@ import labs
 import numpy as np
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 from torch import Tensor
 
 from bench.lab import Lab
@@ -364,8 +365,13 @@ def test_measuring_changes_nothing(method: Method) -> None:
     labs.same(*found)
 
 
-@methods
-@pytest.mark.parametrize("space", REAL_SPACES)
+def smoke(name: str, space: str) -> ParameterSet:
+    """Every method takes its steps on one space of each family; all spaces are the long suite's."""
+    short = space in {"s1", "nb201"} or name in {"darts", "random_ws"}
+    return pytest.param(METHODS[name], space, id=f"{name}-{space}", marks=[] if short else [pytest.mark.slow])
+
+
+@pytest.mark.parametrize(("method", "space"), [smoke(name, space) for name in METHODS for space in REAL_SPACES])
 def test_two_steps_on_real_spaces_in_single_precision(method: Method, space: str) -> None:
     lab = labs.make(space, dtype=torch.float32)
     searcher = labs.start(method, lab)
