@@ -47,11 +47,12 @@ def isolate(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 def quick(*methods: str) -> list[str]:
-    """Options that leave out what only costs time, most of the ranked cells, and fit the two channels."""
+    """Options that leave out what only costs time, most of the ranked cells, and fit two channels and three batches."""
     fields = {method: {field.name for field in dataclasses.fields(METHODS[method].settings)} for method in methods}
     ranked = [method for method in methods if "ranking" in fields[method]]
     changes = [f"{method}.ranking.{change}" for method in ranked for change in ("candidates=4", "finalists=2")]
     changes += [f"{method}.partial_channels=2" for method in methods if "partial_channels" in fields[method]]
+    changes += [f"{method}.inner=1" for method in methods if "inner" in fields[method]]
     return [*(part for change in changes for part in ("--set", change))]
 
 
