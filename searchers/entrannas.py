@@ -20,11 +20,10 @@ from the first epoch to the last; `lambda_simplex` does not.
 
 from dataclasses import dataclass, field
 
-import torch
-
 from searchers import _engine
 from searchers._bilevel import Bilevel, Recipe
 from searchers._engine import EngineSettings
+from searchers._exclude import select_without
 from searchers._optim import ArchSettings, WeightSettings
 from searchers.base import Choices, Logits, Method, Resources, SupernetOptions
 
@@ -47,9 +46,10 @@ class Settings:
 
 def build(settings: Settings, resources: Resources) -> Bilevel:
     """Return the searcher."""
+    without_none = select_without(resources.groups, "none")
 
     def select(logits: Logits) -> Logits:
-        return logits if settings.derive_none else without_none(searcher, logits)
+        return logits if settings.derive_none else without_none(logits)
 
     def relax(logits: Logits) -> Choices:
         tau = _engine.temperature(settings.engine, searcher.moment())
@@ -66,18 +66,6 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     searcher = Bilevel(recipe, settings.weights, settings.arch, resources)
     _engine.check(settings.engine, searcher.supernet.cells)
     return searcher
-
-
-def without_none(searcher: Bilevel, logits: Logits) -> Logits:
-    """Return scores in which `none` is below every other option."""
-    found = dict(logits)
-    for group in searcher.supernet.groups:
-        none = group.index("none")
-        if none is not None:
-            column = torch.arange(len(group.options), device=logits[group.name].device) == none
-            below = logits[group.name].amin(-1, keepdim=True) - 1
-            found[group.name] = torch.where(column, below, logits[group.name])
-    return found
 
 
 METHOD = Method("entrannas", Settings, build, "Yang et al. (2021), EnTranNAS", passes_per_step=1.3)
