@@ -15,7 +15,21 @@ from bench.metrics.curvature import CurvatureSettings
 
 
 @dataclass(frozen=True)
-class RunSpec:
+class Signed:
+    """A specification whose fields decide its records: they name it."""
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the specification as plain values, with its signature."""
+        return {**dataclasses.asdict(self), "signature": self.signature}
+
+    @property
+    def signature(self) -> str:
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class RunSpec(Signed):
     """Everything that decides a run's records, but for what it was stacked with, the device and the versions.
 
     Attributes:
@@ -46,15 +60,6 @@ class RunSpec:
     curvature_every: int
     table: str | None
     budget: int | None
-
-    def resolved(self) -> dict[str, Any]:
-        """Return the specification as plain values, with its signature."""
-        return {**dataclasses.asdict(self), "signature": self.signature}
-
-    @property
-    def signature(self) -> str:
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def name(self) -> str:

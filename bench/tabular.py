@@ -7,7 +7,6 @@ are looked up when the search is over.
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from bench.metrics.cell import ENTRY_FIELDS
 from bench.record import plain
 from bench.rng import numpy_stream
+from bench.spec import Signed
 from bench.tables.lookup import Lookup
 from bench.tables.table import Reference, Table
 from searchers.base import Group, TableMethod, TableSearcher
@@ -28,7 +28,7 @@ QUERY_LIMIT = 10_000
 
 
 @dataclass(frozen=True)
-class TabularSpec:
+class TabularSpec(Signed):
     """Everything that decides the records of one method's repetitions.
 
     Attributes:
@@ -51,15 +51,6 @@ class TabularSpec:
     fitness: Literal["run", "mean"]
     table: str
     budget: int
-
-    def resolved(self) -> dict[str, Any]:
-        """Return the specification as plain values, with its signature."""
-        return {**dataclasses.asdict(self), "signature": self.signature}
-
-    @property
-    def signature(self) -> str:
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def name(self) -> str:
