@@ -1,5 +1,6 @@
 """The panels of the three figures: one column of axes a space."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,9 +57,12 @@ def alpha_distance(axes: list[Axes], frame: pd.DataFrame, styles: Styles) -> Non
     _name(axes[1], "‖α(t) − α(T)‖ / ‖α(0) − α(T)‖", "training loss (nats)")
 
 
-def empty(axes: list[Axes]) -> None:
-    """Say that a space has no values."""
-    for ax in axes:
+def empty(axes: list[Axes], named: Sequence[str]) -> None:
+    """Say that a space has no values; keep the vertical axes' names in the first column."""
+    for ax, name in zip(axes, named, strict=True):
+        place = ax.get_subplotspec()
+        if place is not None and place.is_first_col():
+            ax.set_ylabel(name)
         ax.text(0.5, 0.5, "no values", transform=ax.transAxes, ha="center", va="center", color=GREY)
         ax.set(xticks=[], yticks=[])
 
@@ -68,10 +72,9 @@ def by_label(frame: pd.DataFrame, styles: Styles) -> list[tuple[str, pd.DataFram
     return [(label, frame[frame["label"] == label]) for label in styles if (frame["label"] == label).any()]
 
 
-def is_final_only(rows: pd.DataFrame, column: str) -> bool:
-    """Tell whether a column has values at the selection stage only."""
-    present = rows.loc[rows[column].notna(), "stage"]
-    return len(present) > 0 and bool((present == "final").all())
+def is_one_point(rows: pd.DataFrame, column: str) -> bool:
+    """Tell whether a column has values at one epoch only, which are drawn as markers."""
+    return rows.loc[rows[column].notna(), "epoch"].nunique() == 1
 
 
 def _fading(styles: Styles) -> float:

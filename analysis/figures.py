@@ -27,12 +27,12 @@ class Kind:
     """What one figure is made of.
 
     Attributes:
-        rows: rows of panels.
+        vertical: names of the vertical axes, one a row of panels.
         value: column without which a method is not drawn; it is named below the figure instead.
         prepare: adds columns to the tidy table.
     """
 
-    rows: int
+    vertical: tuple[str, ...]
     value: str
     panels: Callable[[list[Axes], pd.DataFrame, _panels.Styles], None]
     caption: Callable[[pd.DataFrame], str]
@@ -92,9 +92,13 @@ def _why_no_distance(rows: pd.DataFrame) -> str:
 
 
 FIGURES = {
-    "eigenvalues": Kind(1, "lambda_dominant", _panels.eigenvalues, eigenvalue_caption),
-    "regret": Kind(2, "error_test", _panels.regret, regret_caption, tuple(_panels.REFERENCES)),
-    "alpha_distance": Kind(2, "distance", _panels.alpha_distance, distance_caption, prepare=with_distances),
+    "eigenvalues": Kind(("λ (signed)",), "lambda_dominant", _panels.eigenvalues, eigenvalue_caption),
+    "regret": Kind(
+        ("test regret", "test error"), "error_test", _panels.regret, regret_caption, tuple(_panels.REFERENCES)
+    ),
+    "alpha_distance": Kind(
+        2 * ("training loss (nats)",), "distance", _panels.alpha_distance, distance_caption, prepare=with_distances
+    ),
 }
 
 
@@ -107,14 +111,16 @@ def draw(name: str, frame: pd.DataFrame) -> Figure:
     handles = _handles(shown, kind, look)
     spaces = space_order(frame)
     with context():
-        made = _page.page(kind.rows, len(spaces), [str(handle.get_label()) for handle in handles], kind.caption(frame))
+        made = _page.page(
+            len(kind.vertical), len(spaces), [str(handle.get_label()) for handle in handles], kind.caption(frame)
+        )
         for space, axes in zip(spaces, made.axes.T, strict=True):
             axes[0].set_title(space)
             part = shown[shown["space"] == space]
             if part[kind.value].notna().any():
                 kind.panels(list(axes), part, look)
             else:
-                _panels.empty(list(axes))
+                _panels.empty(list(axes), kind.vertical)
         return _page.finish(made, handles)
 
 
@@ -126,7 +132,7 @@ def _handles(shown: pd.DataFrame, kind: Kind, look: _panels.Styles) -> list[Line
         name = f"{label} ({misses} miss{'es' if misses > 1 else ''})" if misses else label
         style = look[label]
         point = {"marker": style.marker, "markersize": 3.5, "linestyle": "none"}
-        line = point if _panels.is_final_only(rows, kind.value) else {"linestyle": style.line, "linewidth": MEAN_PT}
+        line = point if _panels.is_one_point(rows, kind.value) else {"linestyle": style.line, "linewidth": MEAN_PT}
         handles.append(Line2D([], [], color=style.colour, label=name, **line))
     return handles + [Line2D([], [], label=name, **_panels.REFERENCES[name]) for name in kind.references]
 

@@ -188,3 +188,19 @@ def test_the_command_draws_what_is_asked_for(results: Path, tmp_path: Path, caps
     chosen = ["--figure", "regret", "--space", "s1", "--methods", "darts,gdas", "--where", "seed=0", "seed=2"]
     assert figures.main(["--results", str(results), "--out", str(tmp_path / "out"), *chosen]) == 0
     assert capsys.readouterr().out.split() == [str(tmp_path / "out" / name) for name in ("regret.png", "regret.pdf")]
+
+
+def test_an_empty_first_column_keeps_the_names_of_the_axes(tmp_path: Path) -> None:
+    write_run(tmp_path, spec("s1", "darts", 0), [record(epoch, test=None, regret_test=None) for epoch in range(3)])
+    write_run(tmp_path, spec("toy", "darts", 0), [record(epoch, regret_test=0.1) for epoch in range(3)])
+    figure = figures.draw("regret", select(tidy(runs(tmp_path))))
+    assert [axes.get_ylabel() for axes in figure.axes] == ["test regret", "", "test error", ""]
+
+
+def test_a_method_with_one_point_is_a_marker_in_the_legend(tmp_path: Path) -> None:
+    write_run(tmp_path, spec("s1", "darts", 0), [record(epoch, regret_test=0.1) for epoch in range(3)])
+    late = [record(0, test=None, regret_test=None), record(1, test=None, regret_test=None), record(2, regret_test=0.1)]
+    write_run(tmp_path, spec("s1", "random_ws", 0), late)
+    figure = figures.draw("regret", select(tidy(runs(tmp_path))))
+    lines = {line.get_label(): line.get_linestyle() for line in figure.legends[0].get_lines()}
+    assert lines["random_ws"] == "None" != lines["darts"]
