@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
+from tests import benches
 
 from bench import data, spaces
 from bench.data.types import Dataset, ImageSet, subset
@@ -18,7 +19,6 @@ from bench.tables.build import Job, Plan, Protocol
 from bench.tables.cost import cost
 from bench.tables.data import Slot, TableData
 from bench.tables.parts import Outcome, Parts
-from tests import benches
 
 CPU = torch.device("cpu")
 TINY = Protocol(epochs=1, runs=2, channels=2, batch_size=20, replicas=54)

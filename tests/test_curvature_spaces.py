@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from tests import labs
 
 from bench.metrics import curvature
 from bench.spaces import SPACES
 from searchers.registry import METHODS
-from tests import labs
 
 TIGHT = curvature.CurvatureSettings(tolerance=1e-8)
 

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from tests import benches
 
 from bench import estimate as module
 from bench import spaces
@@ -11,7 +12,6 @@ from bench.estimate import Estimate, estimate
 from bench.search import Stack
 from searchers.base import SupernetOptions
 from searchers.registry import METHODS
-from tests import benches
 
 
 @pytest.fixture(autouse=True)

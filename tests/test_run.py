@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import benches
+from tests.benches import TINY, command, folders, lines, quick, record_bytes
 
 from bench import run
 from bench.store import Store
 from searchers.registry import METHODS
-from tests import benches
-from tests.benches import TINY, command, folders, lines, quick, record_bytes
 
 ROOT = Path(__file__).parents[1]
 OFF = ("--curvature", "off")

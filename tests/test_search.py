@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from tests import benches
+from tests.benches import EPOCHS, Record, searched
 
 from bench.metrics import curvature
 from bench.record import EpochRecord
@@ -18,8 +20,6 @@ from bench.store import Store
 from bench.tables import Table
 from searchers.base import Choices, Method, Searcher
 from searchers.registry import METHODS
-from tests import benches
-from tests.benches import EPOCHS, Record, searched
 
 LATER = [pytest.param(name, marks=pytest.mark.slow) for name in METHODS if name != "darts"]
 FIRST = ["darts", *LATER]

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from tests import benches
 
 from bench import setup, spaces
 from bench.request import parse
 from bench.tables.arrow import load, write
 from searchers.registry import METHODS
-from tests import benches
 
 
 @pytest.fixture(autouse=True)

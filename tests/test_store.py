@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from tests.test_spec import spec
 
 from bench.record import EpochRecord, Timing
 from bench.spec import RunSpec
 from bench.store import FILES, Store, environment, finished, stack_name, stacked_with
-from tests.test_spec import spec
 
 CPU = torch.device("cpu")
 
