@@ -13,6 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from searchers import _relax
+from searchers._exclude import Alive, entries
 from searchers.base import Choices, Group, Logits
 
 
@@ -20,8 +21,12 @@ class Frozen:
     """Which rows are decided, and what they keep."""
 
     def __init__(self, groups: Sequence[Group], replicas: int) -> None:
-        self.kept = {group.name: np.ones((replicas, *group.shape), bool) for group in groups}
+        self.alive = Alive(groups, replicas)
         self.rows = {group.name: np.zeros((replicas, group.decisions), bool) for group in groups}
+
+    @property
+    def kept(self) -> dict[str, Bool[np.ndarray, "replicas decisions options"]]:
+        return self.alive.masks
 
     @property
     def any(self) -> bool:
@@ -37,22 +42,30 @@ class Frozen:
         if self.rows[group][replica, decision] or not len(options):
             raise ValueError(f"expected options for an undecided row, got {list(options)} for {group!r}, {decision}")
         self.rows[group][replica, decision] = True
-        self.kept[group][replica, decision] = False
-        self.kept[group][replica, decision, list(options)] = True
+        self.alive.keep(replica, group, decision, options)
 
     def relax(self, logits: Logits) -> Choices:
         """Mix decided rows with weight 1 on what they keep, the others with their softmax."""
+        return self.over(_relax.softmax(logits))
+
+    def over(self, choices: Choices) -> Choices:
+        """Return choices in which decided rows have weight 1 on what they keep, and the others are as they were."""
         if not self.any:
-            return _relax.softmax(logits)
-        weights = {n: torch.where(*self._masks(n, v), v.softmax(-1))[None] for n, v in logits.items()}
-        return Choices(weights, {name: kept[None].copy() for name, kept in self.kept.items()})
+            return choices
+        weights = {name: torch.where(*self._masks(name, value), value) for name, value in choices.weights.items()}
+        active = {}
+        for name, value in choices.weights.items():
+            before = np.True_ if choices.active is None else choices.active[name]
+            decided = np.where(self.rows[name][..., None], self.kept[name], before)
+            active[name] = np.broadcast_to(decided, tuple(value.shape)).copy()
+        return Choices(weights, active)
 
     def moves(self, like: Tensor) -> Bool[Tensor, "replicas size"] | None:
         """Return which logits are free, side by side; None: all."""
         if not self.any:
             return None
-        free = [np.repeat(~rows, self.kept[name].shape[-1], 1) for name, rows in self.rows.items()]
-        return torch.as_tensor(np.concatenate(free, 1), device=like.device)
+        free = {name: np.repeat(~rows, self.kept[name].shape[-1], 1) for name, rows in self.rows.items()}
+        return entries(free, like)
 
     def scores(self, otherwise: Callable[[Logits], Logits]) -> Callable[[Logits], Logits]:
         """Return a selection that follows the decisions, and elsewhere another selection."""
@@ -68,12 +81,10 @@ class Frozen:
         return decided, torch.as_tensor(self.kept[name], device=like.device).to(like.dtype)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "kept": {name: torch.from_numpy(mask.copy()) for name, mask in self.kept.items()},
-            "rows": {name: torch.from_numpy(mask.copy()) for name, mask in self.rows.items()},
-        }
+        rows = {name: torch.from_numpy(mask.copy()) for name, mask in self.rows.items()}
+        return {"kept": self.alive.state_dict(), "rows": rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for mine, saved in ((self.kept, state["kept"]), (self.rows, state["rows"])):
-            for name, mask in mine.items():
-                mask[:] = saved[name].cpu().numpy()
+        self.alive.load_state_dict(state["kept"])
+        for name, mask in self.rows.items():
+            mask[:] = state["rows"][name].cpu().numpy()

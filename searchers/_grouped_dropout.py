@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from searchers import _exclude
 from searchers._optim import Touched
 from searchers.base import Active, Choices, Group, Logits
 
@@ -52,9 +53,7 @@ def _kept(group: Group, drops: Sequence[Class], stream: torch.Generator) -> Bool
 
 def mixture(logits: Logits, kept: Active) -> Choices:
     """Return exp(α)/Σ_kept exp(α) for what is kept; the rest is inactive."""
-    masks = {name: _mask(kept[name], value.device) for name, value in logits.items()}
-    weights = {n: value.masked_fill(~masks[n], -torch.inf).softmax(-1)[None] for n, value in logits.items()}
-    return Choices(weights, None if all(mask.all() for mask in kept.values()) else kept)
+    return _exclude.mixture(logits, {name: mask[0] for name, mask in kept.items()})
 
 
 def kept_options(logits: Logits, choices: Choices) -> dict[str, Mask]:
