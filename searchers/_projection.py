@@ -1,0 +1,106 @@
+"""Deciding the rows of a network one after another by what the removal of each option does to it.
+
+Source: Wang, Cheng, Chen, Tang, Hsieh (2021), Rethinking Architecture Selection in Differentiable NAS,
+https://arxiv.org/abs/2108.04392, algorithm 1; the network may be trained (DARTS-PT) or not (Zero-Cost-PT).
+
+Every replica decides its rows in a random order of its own. One decision, about the next row of each replica:
+  1. each option of the row is removed alone: its weight is 0, the others are not renormalised, and it is not computed.
+     A scorer rates what is left, for all replicas at once; what cannot be rated (NaN) is the worst.
+  2. a row that keeps one option keeps the one without which the score is lowest.
+     A row that keeps k > 1 drops the one without which the score is highest, and is asked again until k are left.
+  3. what is kept has weight 1 from then on, and the rest of the row is not computed.
+Where scores are equal, the first option stays. Scores are read on the host: they decide what is computed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from searchers._freeze import Frozen
+from searchers.base import Choices, Group
+
+Scorer = Callable[[Choices], Float[Tensor, " replicas"]]
+"""Rates a network under these choices; lower is worse."""
+
+Row = tuple[str, int]
+"""A group's name and one of its decisions."""
+
+Options = Int[np.ndarray, " _options"]
+"""Columns of one row that are left."""
+
+
+def without(choices: Choices, rest: Mapping[str, Bool[np.ndarray, "replicas decisions options"]]) -> Choices:
+    """Return the choices with only `rest` computed; the weights of what is left stay as they are."""
+    weights, active = {}, {}
+    for name, value in choices.weights.items():
+        weights[name] = torch.where(torch.as_tensor(rest[name], device=value.device), value, 0.0)
+        before = True if choices.active is None else choices.active[name]
+        active[name] = np.broadcast_to(rest[name] & before, tuple(value.shape)).copy()
+    return Choices(weights, active)
+
+
+def survivors(left: Options, scores: Float[np.ndarray, " _options"], keep: int) -> Options:
+    """Return what one round leaves of a row, given the score without each of its options."""
+    if len(left) <= keep:
+        return left
+    order = np.argsort(np.where(np.isnan(scores), -np.inf, scores), kind="stable")
+    return np.sort(left[order[:1] if keep == 1 else order[:-1]])
+
+
+class Projection:
+    """Which rows each replica has decided, what they keep, and which row is next."""
+
+    def __init__(
+        self, groups: Sequence[Group], streams: Sequence[torch.Generator], carried: Sequence[Group] = ()
+    ) -> None:
+        """Draw the orders; rows of `carried` groups, which a network has besides, are never decided."""
+        self.groups = {group.name: group for group in groups}
+        self.frozen = Frozen((*groups, *carried), len(streams))
+        rows: list[Row] = [(group.name, decision) for group in groups for decision in range(group.decisions)]
+        self.orders = [[rows[i] for i in torch.randperm(len(rows), generator=stream)] for stream in streams]
+
+    @property
+    def rows(self) -> int:
+        """Return how many rows each replica has."""
+        return len(self.orders[0])
+
+    @property
+    def made(self) -> int:
+        """Return how many rows each replica has decided."""
+        return sum(int(mask[0].sum()) for mask in self.frozen.rows.values())
+
+    def decide(self, choices: Choices, score: Scorer) -> None:
+        """Decide the next row of every replica; `choices` are the mixing weights of the rows that are open."""
+        mixed, turn = self.frozen.over(choices), self.made
+        rows = [order[turn] for order in self.orders]
+        keep = [self.groups[group].keep for group, _ in rows]
+        left = [np.arange(len(self.groups[group].options)) for group, _ in rows]
+        while any(len(options) > k for options, k in zip(left, keep, strict=True)):
+            scores = self._removals(mixed, rows, left, score)
+            left = [survivors(*each) for each in zip(left, scores, keep, strict=True)]
+        for replica, ((group, decision), options) in enumerate(zip(rows, left, strict=True)):
+            self.frozen.decide(replica, group, decision, options.tolist())
+
+    def _removals(
+        self, mixed: Choices, rows: Sequence[Row], left: Sequence[Options], score: Scorer
+    ) -> list[Float[np.ndarray, " _options"]]:
+        """Return each replica's scores without each of the options that are left of its row."""
+        columns = []
+        for place in range(max(len(options) for options in left)):
+            rest = {name: np.ones_like(kept) for name, kept in self.frozen.kept.items()}
+            for replica, ((group, decision), options) in enumerate(zip(rows, left, strict=True)):
+                rest[group][replica, decision] = False
+                rest[group][replica, decision, np.delete(options, slice(place, place + 1))] = True
+            columns.append(score(without(mixed, rest)).detach().double().cpu().numpy())
+        table = np.stack(columns, 1)
+        return [row[: len(options)] for row, options in zip(table, left, strict=True)]
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.frozen.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.frozen.load_state_dict(state)
