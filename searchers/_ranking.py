@@ -49,39 +49,53 @@ def as_choices(hot: KHot, like: Tensor) -> Choices:
     return Choices(weights, {name: values > 0 for name, values in hot.items()})
 
 
+def as_scores(hot: KHot, like: Tensor) -> Logits:
+    """Return a cell as scores whose discretisation it is."""
+    return {name: torch.as_tensor(v[0], dtype=like.dtype, device=like.device) for name, v in hot.items()}
+
+
+def accuracies(
+    network: Supernet, resources: Resources, cells: Sequence[KHot], batches: int | None
+) -> Float[np.ndarray, "replicas candidates"]:
+    """Return the accuracy of every cell on the validation half, un-augmented, as a discrete network.
+
+    Cell i sees batches i·b to (i+1)·b of the sequential validation stream; None: all see the whole half. The numbers
+    are read from the device.
+    """
+    like = next(iter(network.named_parameters()))[1]
+    found = []
+    for i, cell in enumerate(cells):
+        seen = None if batches is None else range(i * batches, (i + 1) * batches)
+        found.append(resources.evaluate(network, as_choices(cell, like), "val", seen).accuracy)
+    return torch.stack(found, 1).double().cpu().numpy()
+
+
 def rank(
     network: Supernet, resources: Resources, sample: Callable[[int], KHot], settings: RankingSettings
 ) -> tuple[Logits, Float[np.ndarray, "replicas candidates"]]:
     """Return the best cell of each replica as scores, and the accuracies all candidates were ranked by.
 
-    `sample(i)` gives the i-th candidate of every replica. Candidate i sees batches i·b to (i+1)·b of the sequential
-    validation stream; ties go to the candidate sampled first.
+    `sample(i)` gives the i-th candidate of every replica. Ties go to the candidate sampled first.
     """
-    like = next(iter(network.named_parameters()))[1]
     hot = [sample(i) for i in range(settings.candidates)]
-    accuracies = np.stack(
-        [
-            _accuracy(
-                network, resources, as_choices(cell, like), range(i * settings.batches, (i + 1) * settings.batches)
-            )
-            for i, cell in enumerate(hot)
-        ],
-        1,
-    )
-    order = np.argsort(-accuracies, axis=1, kind="stable")[:, : settings.finalists]
-    finals = [_gather(hot, order[:, place]) for place in range(order.shape[1])]
-    scores = np.stack([_accuracy(network, resources, as_choices(cell, like), None) for cell in finals], 1)
-    best = _gather(finals, np.argmax(scores, axis=1))
-    return {name: torch.as_tensor(v[0], dtype=like.dtype, device=like.device) for name, v in best.items()}, accuracies
+    found = accuracies(network, resources, hot, settings.batches)
+    order = np.argsort(-found, axis=1, kind="stable")[:, : settings.finalists]
+    finals = [gather(hot, order[:, place]) for place in range(order.shape[1])]
+    scores = accuracies(network, resources, finals, None)
+    best = gather(finals, np.argmax(scores, axis=1))
+    return as_scores(best, next(iter(network.named_parameters()))[1]), found
 
 
-def _accuracy(
-    network: Supernet, resources: Resources, choices: Choices, batches: range | None
-) -> Float[np.ndarray, " replicas"]:
-    return resources.evaluate(network, choices, "val", batches).accuracy.double().cpu().numpy()
+def rank_after(
+    network: Supernet, resources: Resources, epoch: int, sample: Callable[[int], KHot], settings: RankingSettings
+) -> Logits | None:
+    """Rank after an epoch if it is due; no two epochs ask `sample` for the same numbers."""
+    if not settings.every_epoch and epoch != resources.horizon.epochs - 1:
+        return None
+    return rank(network, resources, lambda i: sample(epoch * settings.candidates + i), settings)[0]
 
 
-def _gather(cells: Sequence[KHot], index: np.ndarray) -> KHot:
+def gather(cells: Sequence[KHot], index: np.ndarray) -> KHot:
     """Return, for each replica, the cell at its own index."""
     return {
         name: np.stack([cells[place][name][:, replica] for replica, place in enumerate(index)], 1) for name in cells[0]

@@ -10,11 +10,13 @@ import torch
 from test_ranking import KnownLab, number
 from torch.nn import functional
 
+from searchers import _paths as paths
 from searchers import random_ws
 from searchers._optim import WeightSettings, touched
+from searchers._paths import Paths
 from searchers._ranking import RankingSettings, as_choices, sample_cells
 from searchers.base import Choices, DataPolicy, SupernetOptions
-from searchers.random_ws import RandomWS, Settings
+from searchers.random_ws import Settings
 
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 FEW = RankingSettings(candidates=7, batches=2, finalists=3)
@@ -27,9 +29,9 @@ def reaches(op: np.ndarray) -> bool:
     return any(set(path) <= open_edges for path in paths)
 
 
-def searcher(space: str, seeds: tuple[int, ...] = (0, 1), **changes: object) -> RandomWS:
+def searcher(space: str, seeds: tuple[int, ...] = (0, 1), **changes: object) -> Paths:
     lab = labs.make(space, seeds, channels=4)
-    return RandomWS(dataclasses.replace(Settings(ranking=FEW, batch_size=None), **changes), lab)
+    return random_ws.build(dataclasses.replace(Settings(ranking=FEW, batch_size=None), **changes), lab)
 
 
 def test_defaults_are_those_of_nas_bench_1shot1() -> None:
@@ -55,7 +57,7 @@ def test_a_step_is_the_equation_through_the_sampled_cell(space: str) -> None:
     clipped, idle = 0, set()
     mine.begin_epoch(0)
     for step, batches in enumerate(labs.steps(lab, DataPolicy(val_batches=0), 3)):
-        hot = mine.sample("cell", step, 1)
+        hot = mine.uniform("cell", step, 1)
         dense = Choices({name: torch.as_tensor(values) for name, values in hot.items()})
         scores = torch.func.functional_call(network, weights, (batches.train[0].images, dense))
         loss = functional.cross_entropy(scores[0], batches.train[0].labels[0])
@@ -110,7 +112,7 @@ def test_no_gradient_reaches_what_was_not_selected(space: str) -> None:
     """By the dense network, in which an option that was not selected has weight zero."""
     mine = searcher(space, (0, 1, 2))
     batch = labs.fake_batch(3)
-    hot = mine.sample("cell", 3, 1)
+    hot = mine.uniform("cell", 3, 1)
     choices = as_choices(hot, batch.images)
     names, values = zip(*mine.supernet.named_parameters(), strict=True)
     for given in (choices, Choices(choices.weights)):
@@ -125,7 +127,7 @@ def test_no_gradient_reaches_what_was_not_selected(space: str) -> None:
                     assert moved or not used[replica, column], (name, replica)
 
 
-def used_by(mine: RandomWS, choices: Choices) -> np.ndarray:
+def used_by(mine: Paths, choices: Choices) -> np.ndarray:
     return touched(mine.supernet, choices, [name for name, _ in mine.supernet.named_parameters()])
 
 
@@ -133,7 +135,7 @@ def test_every_sampled_cell_carries_a_signal_and_is_the_streams_first_that_does(
     mine = searcher("nb201", (0, 1, 2))
     redrawn = 0
     for step in range(150):
-        op = mine.sample("cell", step, 1)["op"][0]
+        op = mine.uniform("cell", step, 1)["op"][0]
         for replica, stream in enumerate(mine.resources.stream("cell", step)):
             draws = 1
             wanted = sample_cells(mine.supernet.groups, (stream,), 1)["op"][0, 0]
@@ -150,11 +152,11 @@ def test_redrawing_one_replica_does_not_depend_on_the_stack() -> None:
     together, alone = searcher("nb201", seeds), [searcher("nb201", (seed,)) for seed in seeds]
     redrawn = 0
     for step in range(60):
-        op = together.sample("cell", step, 3)["op"]
+        op = together.uniform("cell", step, 3)["op"]
         first = sample_cells(together.supernet.groups, together.resources.stream("cell", step), 3)["op"]
         redrawn += len({r for r in range(5) if (first[:, r] != op[:, r]).any()}) == 1
         for replica, one in enumerate(alone):
-            np.testing.assert_array_equal(op[:, [replica]], one.sample("cell", step, 3)["op"])
+            np.testing.assert_array_equal(op[:, [replica]], one.uniform("cell", step, 3)["op"])
         assert all(reaches(cell) for cell in op.reshape(-1, 6, 5))
     assert redrawn > 3
 
@@ -172,24 +174,24 @@ def test_cells_of_one_network_differ_only_if_asked() -> None:
         assert len(op) == (3 if per_cell else 1)
         rows = {tuple(cell.flatten().tolist()) for cell in op[:, 0]}
         assert len(rows) == len(op)
-        wanted = mine.sample("cell", 0, len(op))["op"]
+        wanted = mine.uniform("cell", 0, len(op))["op"]
         np.testing.assert_array_equal(op.numpy(), wanted)
 
 
 def test_steps_draw_new_cells_and_replicas_their_own() -> None:
     mine = searcher("s2")
-    drawn = [mine.sample("cell", step, 1)["op"][0] for step in range(8)]
+    drawn = [mine.uniform("cell", step, 1)["op"][0] for step in range(8)]
     assert len({op[0].tobytes() for op in drawn}) > 4
     assert any((op[0] != op[1]).any() for op in drawn)
 
 
-def known(every_epoch: bool) -> tuple[RandomWS, KnownLab]:
+def known(every_epoch: bool) -> tuple[Paths, KnownLab]:
     def accuracy(choices: Choices, _batches: range | None) -> list[float]:
         return [1 - abs(n - best) / 18 for n, best in zip(number(choices), (11, 4), strict=True)]
 
     lab = KnownLab(labs.make(), accuracy)
     settings = Settings(ranking=dataclasses.replace(FEW, every_epoch=every_epoch), batch_size=None)
-    return RandomWS(settings, lab), lab
+    return random_ws.build(settings, lab), lab
 
 
 @pytest.mark.parametrize("every_epoch", [False, True])
@@ -210,7 +212,7 @@ def test_selects_the_best_of_its_own_candidates_and_draws_others_in_the_next_epo
     drawn = []
     for epoch in range(2):
         mine.end_epoch(epoch)
-        cells = [mine.sample("candidate", 7 * epoch + i, 1) for i in range(7)]
+        cells = [mine.uniform("candidate", 7 * epoch + i, 1) for i in range(7)]
         numbers = np.array([number(as_choices(cell, torch.zeros(1))) for cell in cells])
         selected = mine.selected()
         assert selected is not None
@@ -231,6 +233,6 @@ def test_there_is_no_curvature_and_relaxing_says_why() -> None:
 
 def test_a_space_without_a_living_cell_ends_in_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = searcher("toy")
-    monkeypatch.setattr(RandomWS, "_carries", lambda _self, hot: np.zeros(2, dtype=bool))
+    monkeypatch.setattr(paths, "carries", lambda _network, hot: np.zeros(2, dtype=bool))
     with pytest.raises(RuntimeError, match="within 100 draws"):
-        mine.sample("cell", 0, 1)
+        mine.uniform("cell", 0, 1)
