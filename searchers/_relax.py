@@ -36,6 +36,15 @@ def normal_logits(
     return {g.name: v.to(like.device, like.dtype) for g, v in zip(groups, stacked, strict=True)}
 
 
+def normal_about(mean: float, scale: float) -> Callable[[Sequence[Group], Sequence[torch.Generator], Tensor], Logits]:
+    """Return what draws logits from N(mean, scale²)."""
+
+    def init(groups: Sequence[Group], streams: Sequence[torch.Generator], like: Tensor) -> Logits:
+        return {name: value + mean for name, value in normal_logits(groups, streams, like, scale).items()}
+
+    return init
+
+
 def zero_logits(groups: Sequence[Group], streams: Sequence[torch.Generator], like: Float[Tensor, "..."]) -> Logits:
     """Return logits of zero, in the type and place of `like`."""
     return {group.name: like.detach().new_zeros(len(streams), *group.shape) for group in groups}

@@ -25,15 +25,13 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor
 
 from searchers import _relax
 from searchers._bilevel import ArchGradient, Bilevel, Recipe
+from searchers._gumbel import Noise, gumbel
 from searchers._optim import ArchSettings, Layout, WeightSettings, clip
 from searchers.base import Batch, Choices, ForwardInputs, Logits, Method, Resources, StepBatches
-
-Noise = dict[str, Float[Tensor, "cells replicas decisions options"]]
 
 
 @dataclass(frozen=True)
@@ -97,17 +95,6 @@ def temperature(settings: Settings, epoch: int, epochs: int) -> float:
     """Return τ, linear in the epoch."""
     steps = max(epochs - 1, 1) if settings.tau_reached else epochs
     return settings.tau - (settings.tau - settings.tau_min) * epoch / steps
-
-
-def gumbel(logits: Logits, streams: tuple[torch.Generator, ...], cells: int) -> Noise:
-    """Return Gumbel noise for every logit, float64 on the CPU; finite, so nothing is drawn again."""
-    tiny = torch.finfo(torch.float64).tiny
-    noise = {}
-    for name, value in logits.items():
-        shape = (cells, *value.shape[1:])
-        drawn = [torch.empty(shape, dtype=torch.float64).exponential_(generator=stream) for stream in streams]
-        noise[name] = -torch.stack(drawn, 1).clamp_min(tiny).log()
-    return noise
 
 
 def sample(logits: Logits, noise: Noise, tau: float, hard: set[str]) -> Choices:

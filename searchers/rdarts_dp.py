@@ -17,13 +17,10 @@ cutout, with a probability that rises as p does, belongs to the benchmark's augm
 
 from dataclasses import dataclass, field
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from searchers._bilevel import Bilevel, Recipe
+from searchers._drop_path import drop_path
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import ForwardInputs, Group, Method, Resources, StepBatches
+from searchers.base import ForwardInputs, Method, Resources, StepBatches
 
 
 @dataclass(frozen=True)
@@ -50,25 +47,9 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
 
     def inputs(searcher: Bilevel, batches: StepBatches) -> ForwardInputs:
         p = settings.drop * searcher.epoch / max(resources.horizon.epochs - 1, 1)
-        if p == 0:
-            return ForwardInputs()
-        streams, like = resources.stream("drop_path", searcher.steps), batches.train[0].images
-        blocks = [group for group in searcher.supernet.groups if group.kind == "op"]
-        return ForwardInputs(keep=masks(blocks, searcher.supernet.cells, streams, p, like))
+        return drop_path(searcher.supernet, resources.stream("drop_path", searcher.steps), p, batches.train[0].images)
 
     return Bilevel(Recipe(weight_inputs=inputs), settings.weights, settings.arch, resources)
-
-
-def masks(
-    groups: list[Group], cells: int, streams: tuple[torch.Generator, ...], p: float, like: Float[Tensor, "_r n c h w"]
-) -> dict[str, Float[Tensor, "cells replicas n decisions"]]:
-    """Return 0 with probability p and 1/(1 − p) otherwise, for every cell, image and decision."""
-    keep = {}
-    for group in groups:
-        shape = (cells, like.shape[1], group.decisions)
-        drawn = torch.stack([torch.rand(shape, generator=stream) for stream in streams], 1)
-        keep[group.name] = (drawn >= p).to(like) / (1 - p)
-    return keep
 
 
 METHOD = Method(

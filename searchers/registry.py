@@ -29,6 +29,7 @@ from searchers import (
     sdarts_rs_matched,
     sgas,
     single_darts,
+    snas,
 )
 from searchers.base import Method
 
@@ -64,5 +65,6 @@ METHODS: dict[str, Method] = {
         lambda_darts.METHOD,
         oles.METHOD,
         idarts.METHOD,
+        snas.METHOD,
     )
 }
