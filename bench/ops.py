@@ -7,6 +7,8 @@ computed for (None: all), so that what no replica uses costs nothing. This layou
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from bench.batch_norm import batch_norm
 from bench.mixture import mixture
+from searchers.base import Observation
 
 Folded = Float[Tensor, "n _rc _h _w"]
 Rows = Int[Tensor, " rows"] | None
@@ -35,6 +38,28 @@ def unfold(x: Folded, replicas: int) -> Float[Tensor, "n replicas c h w"]:
 def pick(x: Folded, replicas: int, rows: Rows) -> Folded:
     """Return the channels of some replicas only."""
     return x if rows is None else unfold(x, replicas).index_select(1, rows).flatten(1, 2)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Shows maps to the observer of a forward pass over some replicas; without one, maps pass as they are."""
+
+    observe: Callable[[Observation], None] | None
+    replicas: int
+
+    def show(self, kind: Literal["relu", "convolution"], x: Folded, rows: Rows = None) -> Folded:
+        """Return the map; what the observer sees lies on the way from it to the loss."""
+        if self.observe is None:
+            return x
+        maps = unfold(x, self.replicas if rows is None else len(rows)).transpose(0, 1)
+        self.observe(Observation(kind, maps, rows))
+        return fold(maps)
+
+    def relu(self, x: Folded, rows: Rows = None) -> Folded:
+        return F.relu(self.show("relu", x, rows))
+
+
+UNWATCHED = Watch(None, 0)
 
 
 def scale(x: Folded, weight: Float[Tensor, " replicas"]) -> Folded:
@@ -213,14 +238,20 @@ def _pointwise(x: Folded, weight: Float[Tensor, "rows out into"], bias: Float[Te
 
 
 class Norm(nn.Module):
-    """Batch normalisation with batch statistics, always; no running statistics exist."""
+    """Batch normalisation with batch statistics, always; no running statistics exist.
+
+    A network without normalisation has it as the identity.
+    """
 
     def __init__(self, replicas: int, channels: int, affine: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(replicas, channels)) if affine else None
         self.bias = nn.Parameter(torch.empty(replicas, channels)) if affine else None
+        self.normalise = True
 
     def forward(self, x: Folded, rows: Rows = None) -> Folded:
+        if not self.normalise:
+            return x
         if self.weight is None or self.bias is None:
             return batch_norm(x)
         weight = self.weight if rows is None else self.weight[rows]
@@ -236,17 +267,25 @@ class ConvNorm(nn.Module):
         self.conv = conv
         self.norm = Norm(conv.weight.shape[0], conv.weight.shape[1], affine)
 
-    def forward(self, x: Folded, rows: Rows = None) -> Folded:
-        return self.norm(self.conv(x, rows), rows)
+    def forward(self, x: Folded, rows: Rows = None, watch: Watch = UNWATCHED) -> Folded:
+        return self.norm(watch.show("convolution", self.conv(x, rows), rows), rows)
 
 
-def side_by_side(modules: Sequence[ConvNorm], x: Folded, replicas: int) -> list[Folded]:
-    """Return the outputs of affine convolutions of one input, computed as one convolution of all their channels."""
-    weights = torch.cat([module.conv.weight for module in modules], 1)
-    scales, shifts = (torch.cat([getattr(m.norm, name) for m in modules], 1).flatten() for name in ("weight", "bias"))
-    joined = F.relu(batch_norm(convolve(x, weights), scales, shifts))
+def side_by_side(modules: Sequence[ConvNorm], x: Folded, replicas: int, watch: Watch = UNWATCHED) -> list[Folded]:
+    """Return the ReLUs of affine convolutions of one input, computed as one convolution of all their channels."""
+    joined = watch.show("convolution", convolve(x, torch.cat([module.conv.weight for module in modules], 1)))
+    if modules[0].norm.normalise:
+        affine = (torch.cat([getattr(m.norm, name) for m in modules], 1).flatten() for name in ("weight", "bias"))
+        joined = batch_norm(joined, *affine)
     widths = [module.conv.weight.shape[1] for module in modules]
-    return [part.flatten(1, 2) for part in unfold(joined, replicas).split(widths, 2)]
+    return [part.flatten(1, 2) for part in unfold(watch.relu(joined), replicas).split(widths, 2)]
+
+
+def without_normalisation(network: nn.Module) -> None:
+    """Make every normalisation of a network under construction the identity."""
+    for module in network.modules():
+        if isinstance(module, Norm):
+            module.normalise = False
 
 
 class Linear(nn.Module):

@@ -88,6 +88,19 @@ class StepLosses(NamedTuple):
     val: Float[Tensor, " replicas"] | None
 
 
+class Observation(NamedTuple):
+    """One map inside a forward pass, as a node of its graph: losses can be differentiated by `maps`.
+
+    Attributes:
+        kind: "relu": the input of a ReLU; "convolution": the output of a convolution, before its normalisation.
+        rows: the replicas the map was computed for; None: all.
+    """
+
+    kind: Literal["relu", "convolution"]
+    maps: Float[Tensor, "rows n c h w"]
+    rows: Int[Tensor, " rows"] | None
+
+
 @dataclass(frozen=True)
 class ForwardInputs:
     """What changes from one forward pass to the next besides the choices.
@@ -98,11 +111,14 @@ class ForwardInputs:
         shift: per "op" group, "cells replicas decisions": added to every pixel of the mixed output of a decision
             (GDAS adds what it did not sample: zero with a gradient); None is zero.
         auxiliary: coefficient of the auxiliary skips; 0 leaves them out.
+        observe: called with what the pass computes inside the network, in the order of computation; maps of what is
+            left out are not computed and not seen.
     """
 
     keep: Mapping[str, Float[Tensor, "cells replicas n decisions"]] | None = None
     shift: Mapping[str, Float[Tensor, "cells replicas decisions"]] | None = None
     auxiliary: float = 0.0
+    observe: Callable[[Observation], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +135,7 @@ class SupernetOptions:
         shared_features: an operation on a node is computed once, with weights of its own, for all edges out of the node
             (EnTranNAS, Yang et al. 2021), where operations belong to edges.
         groups: further groups, which the searcher reads and the network only carries.
+        normalise: false leaves every batch normalisation out, with its scale and shift; the parameters stay, unused.
     """
 
     partial_channels: int = 1
@@ -126,6 +143,7 @@ class SupernetOptions:
     auxiliary_skip: bool = False
     shared_features: bool = False
     groups: tuple[Group, ...] = ()
+    normalise: bool = True
 
 
 class Address(NamedTuple):

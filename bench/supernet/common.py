@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from bench import ops
 from searchers.base import Choices, ForwardInputs, Group
 
 Array = TypeVar("Array", Tensor, np.ndarray)
@@ -47,6 +48,9 @@ class CellChoices:
         """Return one decision's weights and active options, "replicas options" each."""
         active = self.active(group)
         return self.weights(group)[:, decision], None if active is None else active[:, decision]
+
+    def watch(self, replicas: int) -> ops.Watch:
+        return ops.Watch(self.inputs.observe, replicas)
 
     def keep(self, group: str, decision: int) -> Float[Tensor, "replicas n"] | None:
         keep = self.inputs.keep

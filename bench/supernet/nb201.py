@@ -39,23 +39,25 @@ class Cell(nn.Module):
     def forward(self, x: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
         nodes: list[ops.Folded] = [x]
         shared: dict[int, list[ops.Term]] = {}
+        watch = choices.watch(replicas)
         for target in NODES:
             outputs = []
             for edge in _incoming(target):
                 source = EDGES[edge][0]
                 if self.shared and source not in shared:
                     shared[source] = self._shared_operations(source, nodes[source], replicas, choices)
-                terms = shared[source] if self.shared else self._operations(edge, nodes[source], replicas)
+                terms = shared[source] if self.shared else self._operations(edge, nodes[source], watch)
                 outputs.append(self._edge(edge, nodes[source], terms, replicas, choices))
             nodes.append(self._sum(outputs, target, replicas, choices))
         return nodes[3]
 
-    def _operations(self, place: int, x: ops.Folded, replicas: int) -> list[ops.Term]:
+    def _operations(self, place: int, x: ops.Folded, watch: ops.Watch) -> list[ops.Term]:
         """Return the operations on x, with the weights of a place: an edge, or a node where edges share them."""
+        replicas = watch.replicas
         part = self._part(x, replicas)
 
         def conv(module: nn.Module) -> ops.Term:
-            return lambda rows: module(F.relu(ops.pick(part, replicas, rows)), rows)
+            return lambda rows: module(watch.relu(ops.pick(part, replicas, rows), rows), rows, watch)
 
         return [
             lambda rows: ops.pick(part, replicas, rows),
@@ -69,7 +71,7 @@ class Cell(nn.Module):
         active, used = choices.active("op"), np.ones((replicas, len(OPERATIONS)), bool)
         if active is not None:
             used &= active[:, _outgoing(source)].any(1)
-        terms = self._operations(source, x, replicas)
+        terms = self._operations(source, x, choices.watch(replicas))
         return [ops.once(term, used[:, option], x.device) for option, term in enumerate(terms, start=SKIP)]
 
     def _part(self, x: ops.Folded, replicas: int) -> ops.Folded:
@@ -107,9 +109,10 @@ class Residual(nn.Module):
         self.second = ops.ConvNorm(ops.Conv(replicas, (out, out, 3)))
         self.shortcut = ops.Conv(replicas, (out, into, 1))
 
-    def forward(self, x: ops.Folded) -> ops.Folded:
+    def forward(self, x: ops.Folded, watch: ops.Watch) -> ops.Folded:
         shortcut = self.shortcut(F.avg_pool2d(x, 2, stride=2, ceil_mode=True, count_include_pad=False))
-        return shortcut + self.second(F.relu(self.first(F.relu(x))))
+        main = self.second(watch.relu(self.first(watch.relu(x), watch=watch)), watch=watch)
+        return watch.show("convolution", shortcut) + main
 
 
 def _conv(replicas: int, channels: int, side: int) -> ops.ConvNorm:
@@ -147,6 +150,8 @@ class NB201Supernet(nn.Module):
         self.reduce = nn.ModuleList(Residual(replicas, channels * k, channels * 2 * k) for k in (1, 2))
         self.head = ops.Norm(replicas, 4 * channels, affine=False)
         self.classifier = ops.Linear(replicas, 4 * channels, size.classes)
+        if not options.normalise:
+            ops.without_normalisation(self)
 
     def forward(
         self, images: Float[Tensor, "replicas n c h w"], choices: Choices, inputs: ForwardInputs = ForwardInputs()
@@ -156,12 +161,13 @@ class NB201Supernet(nn.Module):
         check_auxiliary(inputs, self.auxiliary)
         active = None if choices.active is None else self.live(choices.active)
         choices = Choices(choices.weights, active)
-        x = self.stem(ops.fold(images))
+        watch = ops.Watch(inputs.observe, replicas)
+        x = self.stem(ops.fold(images), watch=watch)
         for index, cell in enumerate(self.cell):
             if index and index % (self.cells // 3) == 0:
-                x = self.reduce[index // (self.cells // 3) - 1](x)
+                x = self.reduce[index // (self.cells // 3) - 1](x, watch)
             x = cell(x, replicas, CellChoices(choices, inputs, index))
-        return self.classifier(ops.pooled(F.relu(self.head(x)), replicas))
+        return self.classifier(ops.pooled(watch.relu(self.head(x)), replicas))
 
     def address(self, name: str) -> Address | None:
         parts = name.split(".")

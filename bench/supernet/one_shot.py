@@ -9,7 +9,6 @@ operations with row `op[j]`, and the output is out_0 · projection(x) + concat_j
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -43,12 +42,12 @@ class Cell(nn.Module):
 
     def _projections(self, x: ops.Folded, replicas: int, choices: CellChoices) -> list[ops.Term]:
         """Return the projections of the cell's input for every node and the output; as one where all are computed."""
-        modules = [*self.project, self.project_out]
+        modules, watch = [*self.project, self.project_out], choices.watch(replicas)
         if choices.choices.active is None:
-            return [_picked(part, replicas) for part in ops.side_by_side(modules, x, replicas)]
+            return [_picked(part, replicas) for part in ops.side_by_side(modules, x, replicas, watch)]
 
         def term(module: nn.Module) -> ops.Term:
-            return lambda rows: F.relu(module(ops.pick(x, replicas, rows), rows))
+            return lambda rows: watch.relu(module(ops.pick(x, replicas, rows), rows, watch), rows)
 
         return [term(module) for module in modules]
 
@@ -63,9 +62,10 @@ class Cell(nn.Module):
 
     def _operation(self, node: int, z: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
         part = ops.unfold(z, replicas)[:, :, : ops.unfold(z, replicas).shape[2] // self.parts].flatten(1, 2)
+        watch = choices.watch(replicas)
 
         def conv(module: nn.Module) -> ops.Term:
-            return lambda rows: F.relu(module(ops.pick(part, replicas, rows), rows))
+            return lambda rows: watch.relu(module(ops.pick(part, replicas, rows), rows, watch), rows)
 
         terms: list[ops.Term] = [
             lambda rows: ops.max_pool(ops.pick(part, replicas, rows)),
@@ -131,6 +131,8 @@ class OneShotSupernet(nn.Module):
         self.head = ops.ConvNorm(ops.Conv(replicas, (channels, into, 1)), affine=False)
         self.classifier = ops.Linear(replicas, channels, size.classes)
         self._chosen = {group.name for group in groups}
+        if not options.normalise:
+            ops.without_normalisation(self)
 
     def forward(
         self, images: Float[Tensor, "replicas n c h w"], choices: Choices, inputs: ForwardInputs = ForwardInputs()
@@ -140,12 +142,13 @@ class OneShotSupernet(nn.Module):
         check_auxiliary(inputs, self.auxiliary)
         active = None if choices.active is None else self.live(choices.active)
         choices = Choices(choices.weights, active)
-        x = F.relu(self.stem(ops.fold(images)))
+        watch = ops.Watch(inputs.observe, replicas)
+        x = watch.relu(self.stem(ops.fold(images), watch=watch))
         for index, cell in enumerate(self.cell):
             if index and index % (self.cells // 3) == 0:
                 x = ops.max_pool(x, side=2, stride=2)
             x = cell(x, replicas, CellChoices(choices, inputs, index))
-        return self.classifier(ops.pooled(self.head(F.relu(x)), replicas))
+        return self.classifier(ops.pooled(self.head(watch.relu(x), watch=watch), replicas))
 
     def address(self, name: str) -> Address | None:
         parts = name.split(".")
