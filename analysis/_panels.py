@@ -1,4 +1,4 @@
-"""The panels of the three figures: one column of axes a space."""
+"""Panels of trajectories: one column of axes a space."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, MaxNLocator, SymmetricalLogLocator
 
 from analysis import series
@@ -26,10 +27,10 @@ def eigenvalues(axes: list[Axes], frame: pd.DataFrame, styles: Styles) -> None:
     """Draw λ against the epoch."""
     (ax,) = axes
     for label, rows in by_label(frame, styles):
-        _draw_trajectory(ax, series.trajectory(rows, "lambda_dominant").measured(), styles[label], _fading(styles))
-    _scale(ax, series.linear_threshold(frame["lambda_dominant"].to_numpy(np.float64)))
+        _draw_trajectory(ax, series.trajectory(rows, "lambda_dominant").measured(), styles[label], fading(styles))
+    scale(ax, series.linear_threshold(frame["lambda_dominant"].to_numpy(np.float64)))
     ax.axhline(0, color=GREY, linewidth=0.6, zorder=1)
-    _name(ax, "epoch", "λ (signed)")
+    name(ax, "epoch", "λ (signed)")
 
 
 def regret(axes: list[Axes], frame: pd.DataFrame, styles: Styles) -> None:
@@ -37,14 +38,14 @@ def regret(axes: list[Axes], frame: pd.DataFrame, styles: Styles) -> None:
     above, below = axes
     for label, rows in by_label(frame, styles):
         for ax, column in ((above, "regret_test"), (below, "error_test")):
-            _draw_trajectory(ax, series.trajectory(rows, column).measured(), styles[label], _fading(styles))
+            _draw_trajectory(ax, series.trajectory(rows, column).measured(), styles[label], fading(styles))
     _draw_finals(axes, frame, styles)
     _draw_misses(above, frame, styles)
     _draw_references(axes, frame)
-    _scale(above, REGRET_THRESHOLD)
+    scale(above, REGRET_THRESHOLD)
     above.set_ylim(0, 1.3 * max(above.dataLim.ymax, REGRET_THRESHOLD))
-    _name(above, "epoch", "test regret")
-    _name(below, "epoch", "test error")
+    name(above, "epoch", "test regret")
+    name(below, "epoch", "test error")
 
 
 def alpha_distance(axes: list[Axes], frame: pd.DataFrame, styles: Styles) -> None:
@@ -52,9 +53,9 @@ def alpha_distance(axes: list[Axes], frame: pd.DataFrame, styles: Styles) -> Non
     for label, rows in by_label(frame, styles):
         loss = series.trajectory(rows, "train_loss")
         for ax, column in zip(axes, ("distance", "distance_relative"), strict=True):
-            _draw_path(ax, series.trajectory(rows, column).values, loss.values, styles[label], _fading(styles))
-    _name(axes[0], "‖α(t) − α(T)‖", "training loss (nats)")
-    _name(axes[1], "‖α(t) − α(T)‖ / ‖α(0) − α(T)‖", "training loss (nats)")
+            _draw_path(ax, series.trajectory(rows, column).values, loss.values, styles[label], fading(styles))
+    name(axes[0], "‖α(t) − α(T)‖", "training loss (nats)")
+    name(axes[1], "‖α(t) − α(T)‖ / ‖α(0) − α(T)‖", "training loss (nats)")
 
 
 def empty(axes: list[Axes], named: Sequence[str]) -> None:
@@ -77,7 +78,7 @@ def is_one_point(rows: pd.DataFrame, column: str) -> bool:
     return rows.loc[rows[column].notna(), "epoch"].nunique() == 1
 
 
-def _fading(styles: Styles) -> float:
+def fading(styles: Styles) -> float:
     return min(1.0, CROWD / max(len(styles), 1))
 
 
@@ -164,16 +165,28 @@ REFERENCES: dict[str, dict[str, Any]] = {
 }
 
 
-def _scale(ax: Axes, threshold: float | None) -> None:
+def scale(ax: Axes, threshold: float | None) -> None:
     """Make the vertical axis symmetric logarithmic above a threshold, with plain numbers at its ticks."""
     if threshold is None:
         return
     ax.set_yscale("symlog", linthresh=threshold, linscale=0.4)
-    ax.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=threshold))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    _plain_ticks(ax.yaxis, threshold)
 
 
-def _name(ax: Axes, x: str, y: str) -> None:
+def scale_x(ax: Axes, threshold: float | None) -> None:
+    """Make the horizontal axis symmetric logarithmic above a threshold, with plain numbers at its ticks."""
+    if threshold is None:
+        return
+    ax.set_xscale("symlog", linthresh=threshold, linscale=0.4)
+    _plain_ticks(ax.xaxis, threshold)
+
+
+def _plain_ticks(axis: Axis, threshold: float) -> None:
+    axis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=threshold))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+
+
+def name(ax: Axes, x: str, y: str) -> None:
     """Name the axes, the vertical one in the first column only, and keep their ticks few."""
     ax.set_xlabel(x)
     place = ax.get_subplotspec()

@@ -4,6 +4,8 @@ Colours: M. Okabe and K. Ito (2008), Color Universal Design, https://jfly.uni-ko
 is too pale on paper. Dashes and markers tell the methods apart without colour.
 """
 
+import itertools
+import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,7 +14,12 @@ import matplotlib as mpl
 
 METHODS = (
     "darts", "darts_2nd", "random_ws", "pc_darts", "gdas", "sdarts_rs", "sdarts_adv", "ms_darts", "rdarts_l2",
-    "rdarts_dp", "darts_es", "entrannas", "dropnas", "single_darts",
+    "rdarts_dp", "darts_es", "entrannas", "dropnas", "single_darts", "beta_darts", "drnas", "darts_minus", "fair_darts",
+    "gaea_erm", "sgas", "lambda_darts", "oles", "idarts", "gaea_bilevel", "sgas_2", "entrannas_dst", "darts_ada",
+    "ms_null", "sdarts_rs_matched", "darts_pt", "darts_pt_fixed", "zero_cost_pt", "pdarts", "darts_plus", "da2s",
+    "opp_darts", "dso_nas", "dsnas", "snas", "pi_nas", "shapley_nas", "bnas", "da_nas", "enas", "spos", "setn",
+    "random_search", "regularized_evolution", "reinforce", "local_search", "tpe", "de", "l2nas", "hyperband", "bohb",
+    "dehb",
 )  # fmt: skip
 """The methods whose style never changes; a new method is appended."""
 
@@ -23,6 +30,10 @@ DASHES: tuple[tuple[float, ...], ...] = (
     (1.0, 1.2),
     (5.0, 1.2, 1.0, 1.2),
     (5.0, 1.2, 1.0, 1.2, 1.0, 1.2),
+    (9.0, 2.0),
+    (2.2, 1.0, 2.2, 3.0),
+    (9.0, 1.5, 3.0, 1.5),
+    (1.0, 3.0),
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -50,16 +61,30 @@ class Style:
 
 
 def styles(labels: Iterable[str]) -> dict[str, Style]:
-    """Return the style of every label, known methods first; the others follow in alphabetical order."""
+    """Return the style of every label: fixed for known methods, which come first.
+
+    The others follow in natural order (2 before 10) and take the colours and dashes that no known method among the
+    labels has.
+    """
     present = set(labels)
-    others = sorted(present - set(METHODS))
-    ranks = {label: rank for rank, label in enumerate((*METHODS, *others)) if label in present}
-    return {label: _style(rank) for label, rank in ranks.items()}
+    fixed = {label: rank for rank, label in enumerate(METHODS) if label in present}
+    lines = len(COLOURS) * len(DASHES)
+    free = (rank for rank in itertools.count() if rank % lines not in fixed.values())
+    return {label: _style(rank) for label, rank in fixed.items()} | {
+        label: _style(next(free)) for label in sorted(present - set(METHODS), key=_natural)
+    }
+
+
+def _natural(label: str) -> list[tuple[float, str]]:
+    """Return a sorting key that orders numbers inside a text by value."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", label)
+    return [(float(part), "") if place % 2 else (-1.0, part) for place, part in enumerate(parts)]
 
 
 def _style(rank: int) -> Style:
     around, colour = divmod(rank, len(COLOURS))
-    return Style(COLOURS[colour], DASHES[around % len(DASHES)], MARKERS[colour])
+    lap, dash = divmod(around, len(DASHES))
+    return Style(COLOURS[colour], DASHES[dash], MARKERS[(colour + dash + lap) % len(MARKERS)])
 
 
 def context() -> AbstractContextManager[None]:

@@ -53,7 +53,7 @@ def test_every_caption_carries_the_protocol(frame: pd.DataFrame, name: str) -> N
         "n = 3 seeds a method (darts on nb201: 2, darts on s1: 4), 3 epochs, dataset digits, benchmark embedded",
         "table budget 108, split halves, batch size 64, batch norm: batch statistics.",
         "Not finished: darts on s1: 1.",
-        "With fewer than 3 seeds neither a mean nor an interval is drawn.",
+        "With fewer than 3 seeds ",
     ):
         assert part in text
 
@@ -138,6 +138,37 @@ def test_styles_are_fixed_by_name_and_never_shared() -> None:
     labels = [*style.METHODS, "new", "darts[lr=0.1]", "darts[lr=0.2]"]
     assert len(set(style.styles(labels).values())) == len(labels)
     assert list(style.styles(["zebra", "gdas", "ape", "darts"])) == ["darts", "gdas", "ape", "zebra"]
+    assert list(style.styles(["h=10", "h=2", "h=0.5"])) == ["h=0.5", "h=2", "h=10"]
+
+
+def test_every_method_has_a_line_of_its_own_and_variants_take_free_ones() -> None:
+    fixed = style.styles(style.METHODS)
+    lines = {(one.colour, one.dashes) for one in fixed.values()}
+    assert len(lines) == len(style.METHODS) >= 50
+    found = style.styles(["darts", *(f"ms_darts[h={h}]" for h in range(20))])
+    assert found["darts"] == fixed["darts"]
+    assert len({(one.colour, one.dashes) for one in found.values()}) == len(found)
+
+
+def test_the_scatter_has_a_marker_a_run_and_the_mean_with_its_interval(frame: pd.DataFrame) -> None:
+    figure = figures.draw("lambda_regret", frame)
+    assert legend(figure) == ["darts", "gdas"]
+    assert "Not drawn: random_ws (no λ)." in caption(figure)
+    colour = style.styles(["gdas"])["gdas"].colour
+    runs_, *intervals, mean = [line.get_xydata() for line in figure.axes[0].lines if line.get_color() == colour]
+    np.testing.assert_allclose(runs_, [[1.5, 0.3], [1.5, 0.28], [1.5, 0.26]])
+    np.testing.assert_allclose(mean, [[1.5, 0.28]])
+    np.testing.assert_allclose(intervals[1][:, 1], [0.26, 0.3])
+
+
+def test_the_profile_counts_seeds_up_to_a_regret(frame: pd.DataFrame) -> None:
+    figure = figures.draw("profile", frame)
+    assert legend(figure) == ["darts", "random_ws", "gdas", "random cell"]
+    colour = style.styles(["gdas"])["gdas"].colour
+    (steps,) = [line for line in figure.axes[0].lines if line.get_color() == colour]
+    shares = dict(zip(np.round(steps.get_xdata(), 6), steps.get_ydata(), strict=True))
+    assert shares[0.0] == 0
+    np.testing.assert_allclose([shares[0.26], shares[0.28], shares[0.3]], [1 / 3, 2 / 3, 1])
 
 
 def test_two_processes_write_the_same_bytes_and_the_caption_is_text(results: Path, tmp_path: Path) -> None:
@@ -170,7 +201,7 @@ def test_the_analysis_imports_no_torch() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--figure", "regrets"], "no figure 'regrets'; there are eigenvalues, regret, alpha_distance"),
+        (["--figure", "regrets"], "no figure 'regrets'; there are " + ", ".join(figures.FIGURES)),
         (["--space", "s4"], "no runs of space 's4'; there are nb201, s1"),
         (["--methods", "darts,nasp"], "no runs of method 'nasp'; there are darts, gdas, random_ws"),
         (["--where", "batch_size"], "expected --where field=value, got 'batch_size'"),

@@ -1,0 +1,123 @@
+"""The figures with one column of panels a space, by name, and what stands below them."""
+
+import numpy as np
+import pandas as pd
+
+from analysis import _caption, _panels, _relations
+from analysis._columns import Kind
+from analysis.selection import one_per_run
+from analysis.series import selection_changed, with_distances
+from analysis.stability import COLUMNS, per_run
+
+
+def eigenvalue_caption(frame: pd.DataFrame) -> str:
+    missing = _caption.without(
+        frame, "lambda_dominant", lambda rows: _caption.first_given(rows, "no_curvature", "not measured")
+    )
+    return _caption.joined(
+        _caption.lambda_definition(frame),
+        _caption.protocol(frame),
+        _caption.lines(frame, _caption.BAND),
+        f"Without λ: {missing}." if missing else "",
+    )
+
+
+def regret_caption(frame: pd.DataFrame) -> str:
+    missing = _caption.without(
+        frame, "error_test", lambda rows: _caption.first_given(rows, "no_genotype", "no cell in the table")
+    )
+    return _caption.joined(
+        "Top: best mean test accuracy in the table minus that of the discretised cell; bottom: its test error.",
+        "Crosses: the cell of at least one seed is not in the table." if frame["miss"].any() else "",
+        "Markers right of the last epoch: what was selected at the end." if _any_selected(frame) else "",
+        _caption.protocol(frame),
+        _caption.lines(frame, _caption.BAND),
+        f"Without a tabulated cell: {missing}." if missing else "",
+    )
+
+
+def _any_selected(frame: pd.DataFrame) -> bool:
+    return any(selection_changed(rows, "error_test") for _, rows in frame.groupby(["space", "label"]))
+
+
+def distance_caption(frame: pd.DataFrame) -> str:
+    missing = _caption.without(frame, "distance", _why_no_distance)
+    still = _caption.without(frame[frame["distance"].notna()], "distance_relative", lambda _: "did not move")
+    return _caption.joined(
+        "Mean training loss of an epoch against the Euclidean distance of the architecture logits at its end, α(t), to "
+        "those at the end of the search, α(T); bottom: relative to the distance before the first step. Markers: "
+        "epoch 1.",
+        _caption.protocol(frame),
+        _caption.lines(frame, "thick lines: mean of distance and loss by epoch"),
+        "" if frame["finished"].all() else "Only finished runs are drawn.",
+        f"Not drawn: {missing}." if missing else "",
+        f"Only in the upper row: {still}." if still else "",
+    )
+
+
+def _why_no_distance(rows: pd.DataFrame) -> str:
+    if rows["logits"].isna().all():
+        return "no architecture logits"
+    return "logits not finite" if rows["finished"].any() else "not finished"
+
+
+def with_outcome(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a run with the columns of `stability.per_run`, and `lambda_and_regret`, NaN unless both exist."""
+    heads = one_per_run(frame).drop(columns=[name for name in COLUMNS if name in frame])
+    found = heads.merge(per_run(frame)[["run", *COLUMNS]], on="run")
+    both = np.isfinite(found["lambda_final"].astype(float)) & np.isfinite(found["final_regret_test"].astype(float))
+    return found.assign(lambda_and_regret=found["lambda_final"].where(both))
+
+
+def scatter_caption(found: pd.DataFrame) -> str:
+    missing = _caption.without(found, "lambda_and_regret", _why_no_pair)
+    return _caption.joined(
+        "Each small marker is a run: test regret of the cell selected at the end against λ of the last epoch that has "
+        "one. Large markers with lines: mean over seeds and 95 % bootstrap interval of both.",
+        _caption.lambda_definition(found),
+        _caption.protocol(found),
+        _few(found),
+        f"Not drawn: {missing}." if missing else "",
+    )
+
+
+def _why_no_pair(rows: pd.DataFrame) -> str:
+    if rows["lambda_final"].isna().all():
+        return "no λ"
+    return "no cell in the table" if rows["final_regret_test"].isna().all() else "no run has both"
+
+
+def _few(found: pd.DataFrame) -> str:
+    counts = found.groupby(["space", "label"])["seed"].nunique()
+    least = _caption.FEWEST_SEEDS
+    return f"With fewer than {least} seeds neither a mean nor an interval is drawn." if (counts < least).any() else ""
+
+
+def profile_caption(found: pd.DataFrame) -> str:
+    missing = _caption.without(found, "final_regret_test", lambda _: "no cell in the table")
+    return _caption.joined(
+        "Performance profile: share of a method's seeds whose selected cell has at most the test regret on the "
+        "horizontal axis; higher is better. Bands: 95 % bootstrap interval over seeds, at each regret on its own.",
+        _caption.protocol(found),
+        _few(found).replace("neither a mean nor an interval", "no interval"),
+        f"Not drawn: {missing}." if missing else "",
+    )
+
+
+KINDS = {
+    "eigenvalues": Kind(("λ (signed)",), "lambda_dominant", _panels.eigenvalues, eigenvalue_caption),
+    "regret": Kind(
+        ("test regret", "test error"), "error_test", _panels.regret, regret_caption, tuple(_panels.REFERENCES)
+    ),
+    "alpha_distance": Kind(
+        2 * ("training loss (nats)",), "distance", _panels.alpha_distance, distance_caption, prepare=with_distances
+    ),
+    "lambda_regret": Kind(
+        ("final test regret",), "lambda_and_regret", _relations.lambda_regret, scatter_caption, prepare=with_outcome,
+        marked=lambda _: True,
+    ),
+    "profile": Kind(
+        ("share of seeds",), "final_regret_test", _relations.profile, profile_caption, ("random cell",), with_outcome,
+        marked=lambda _: False,
+    ),
+}  # fmt: skip
