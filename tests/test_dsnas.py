@@ -145,6 +145,8 @@ def test_a_row_is_fixed_when_its_best_options_are_clear_of_the_others() -> None:
 def test_a_fixed_row_has_no_gradient_and_stays() -> None:
     lab = labs.make("s1")
     searcher = dsnas.build(NOW, lab)
+    searcher.begin_epoch(0)
+    searcher.step(labs.fake_step(2, 3))  # so that Adam would move them further
     searcher._logits["op"][0, 2] = torch.tensor([0.0, 0.0, 3.0])
     searcher._logits["out"][1, 0] = torch.tensor([4.0, 0.0, 4.0, 0.0, 0.0])
     before = {name: value.clone() for name, value in searcher.logits().items()}
@@ -156,7 +158,6 @@ def test_a_fixed_row_has_no_gradient_and_stays() -> None:
     assert (found["op"][0, 2] == 0).all()
     assert (found["out"][1, 0] == 0).all()
     assert (found["op"][1] != 0).all()
-    searcher.begin_epoch(0)
     for batches in labs.steps(lab, searcher.policy, 3):
         searcher.step(batches)
     after = searcher.logits()
