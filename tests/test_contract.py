@@ -1,10 +1,12 @@
 """What every method promises, whatever it does: run over the whole registry."""
 
 import dataclasses
+import functools
 import json
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import labs
 import numpy as np
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from bench.lab import Lab
 from bench.metrics import cell, curvature
-from searchers.base import Active, Choices, Method, Searcher, StepLosses
+from searchers.base import Active, Choices, Method, Searcher
 from searchers.registry import METHODS
 
 REAL_SPACES = ("s1", "s2", "s3", "nb201")
@@ -23,17 +25,38 @@ methods = pytest.mark.parametrize("method", list(METHODS.values()), ids=list(MET
 unchecked = pytest.mark.usefixtures("unchecked")
 
 
-def searched(method: Method, seeds: tuple[int, ...] = (0, 1), epochs: int = 2) -> tuple[Searcher, list[StepLosses]]:
-    lab = labs.make(seeds=seeds)
-    searcher = labs.start(method, lab)
-    return searcher, labs.drive(searcher, lab, 0, epochs)
+class Whole(NamedTuple):
+    """A search from its beginning to its end, which several tests look at.
+
+    Attributes:
+        kept: state after the first epoch, as read back from a file.
+        outcome: all that can be seen at the end, the losses from the second epoch on included.
+        state: leaves of the state at the end.
+    """
+
+    kept: dict[str, Any]
+    outcome: dict[str, Any]
+    state: dict[str, Any]
+
+
+@functools.cache
+def whole(name: str) -> Whole:
+    lab = labs.make()
+    searcher = labs.start(METHODS[name], lab)
+    labs.drive(searcher, lab, 0, 1)
+    kept = labs.through_disk(searcher.state_dict())
+    reference = labs.leaves(kept)
+    losses = labs.drive(searcher, lab, 1, labs.EPOCHS)
+    searcher.finish()
+    labs.same(labs.leaves(kept), reference)
+    return Whole(kept, labs.outcome(searcher, losses), labs.leaves(searcher.state_dict()))
 
 
 def with_logits(method: Method, lab: Lab) -> Searcher:
     searcher = labs.start(method, lab)
     if not searcher.logits():
         pytest.skip(f"{method.name} has no logits")
-    labs.drive(searcher, lab, 0, 1)
+    searcher.load_state_dict(whole(method.name).kept)
     return searcher
 
 
@@ -49,18 +72,21 @@ def test_names_and_protocols(method: Method) -> None:
 
 
 @methods
-def test_a_step_moves_the_weights_and_the_logits_of_every_replica(method: Method) -> None:
+def test_steps_move_the_weights_and_the_logits_of_every_replica(method: Method) -> None:
     lab = labs.make()
     searcher = labs.start(method, lab)
+    if not searcher.policy.train_batches:
+        pytest.skip(f"{method.name} trains nothing")
     searcher.begin_epoch(0)
     before = labs.outcome(searcher, [])
-    (batches,) = labs.steps(lab, searcher.policy, 1)
-    losses = searcher.step(batches)
-    after = labs.outcome(searcher, [])
-    for replica in range(lab.replicas):
-        moved = {name for name, value in after.items() if value is not None and (value != before[name])[replica].any()}
-        assert {"/weights/stem.conv.weight", "/weights/classifier.weight"} <= moved
-        assert {f"/logits/{name}" for name in searcher.logits()} <= moved
+    wanted = {"/weights/stem.conv.weight", "/weights/classifier.weight", *(f"/logits/{n}" for n in searcher.logits())}
+    for batches in labs.steps(lab, searcher.policy, 6):  # more than one where a sampled cell does not use all rows
+        losses = searcher.step(batches)
+        moved = {n: v != before[n] for n, v in labs.outcome(searcher, []).items() if n in wanted}
+        if done := all(change.flatten(1).any(1).all() for change in moved.values()):
+            break
+    assert done
+    assert moved.keys() == wanted
     assert losses.train.shape == (lab.replicas,)
     assert losses.train.isfinite().all()
     assert not losses.train.requires_grad
@@ -68,6 +94,7 @@ def test_a_step_moves_the_weights_and_the_logits_of_every_replica(method: Method
     assert (losses.val is None) == (searcher.policy.val_batches == 0)
 
 
+@unchecked
 @methods
 def test_logits_have_no_graph_and_the_shapes_of_the_groups(method: Method) -> None:
     lab = labs.make()
@@ -119,21 +146,21 @@ def test_a_constant_on_a_row_changes_nothing_exactly_in_the_groups_that_say_so(m
     assert set(searcher.shift_invariant) <= set(logits)
     before = labs.leaves(dict(searcher.relax(logits).weights))
     for name in logits:
-        shifted = {**logits, name: logits[name] + 0.7}
-        after = labs.leaves(dict(searcher.relax(shifted).weights))
-        gap = max((after[path] - before[path]).abs().max() for path in before)
-        assert (gap < 1e-12) == (name in searcher.shift_invariant), name
+        gaps = []
+        for shift in (0.7, -0.7):  # a relaxation may be a softmax on one side only
+            shifted = {**logits, name: logits[name] + shift}
+            after = labs.leaves(dict(searcher.relax(shifted).weights))
+            gaps += [(after[path] - before[path]).abs().max() for path in before]
+        assert (max(gaps) < 1e-12) == (name in searcher.shift_invariant), name
 
 
 @unchecked
 @methods
-def test_same_seed_same_bits_and_another_seed_another_search(method: Method) -> None:
-    one, two = (labs.outcome(*searched(method, epochs=1)) for _ in range(2))
-    labs.same(one, two)
+def test_another_seed_is_another_search(method: Method) -> None:
     fresh = labs.outcome(labs.start(method, labs.make()), [])
     for seen, fixed in (
         (fresh, ("/selected", "/logits")),
-        (one, ("/selected",)),
+        (whole(method.name).outcome, ("/selected",)),
     ):  # some methods start all logits equal
         for name, value in seen.items():
             if value is not None and "norm" not in name and not name.startswith(fixed):
@@ -143,22 +170,17 @@ def test_same_seed_same_bits_and_another_seed_another_search(method: Method) -> 
 @unchecked
 @methods
 def test_resuming_is_no_interruption(method: Method) -> None:
-    lab = labs.make()
-    whole = labs.start(method, lab)
-    labs.drive(whole, lab, 0, 1)
-    kept = labs.through_disk(whole.state_dict())
-    reference = labs.leaves(kept)
-    rest = labs.drive(whole, lab, 1, labs.EPOCHS)
-    whole.finish()
+    lab, expected = labs.make(), whole(method.name)
+    reference = labs.leaves(expected.kept)
     resumed = labs.start(method, lab)
-    labs.drive(resumed, lab, 1, labs.EPOCHS)  # a used searcher: loading must replace all that it holds
-    resumed.load_state_dict(kept)
+    labs.drive(resumed, lab, 1, 2)  # a used searcher: loading must replace all that it holds
+    resumed.load_state_dict(expected.kept)
     labs.same(labs.leaves(resumed.state_dict()), reference)
-    again = labs.drive(resumed, lab, 1, labs.EPOCHS)
+    losses = labs.drive(resumed, lab, 1, labs.EPOCHS)
     resumed.finish()
-    labs.same(labs.outcome(whole, rest), labs.outcome(resumed, again))
-    labs.same(labs.leaves(whole.state_dict()), labs.leaves(resumed.state_dict()))
-    labs.same(labs.leaves(kept), reference)
+    labs.same(labs.outcome(resumed, losses), expected.outcome)
+    labs.same(labs.leaves(resumed.state_dict()), expected.state)
+    labs.same(labs.leaves(expected.kept), reference)
 
 
 @unchecked
@@ -182,14 +204,16 @@ def untouched_global_randomness() -> Iterator[None]:
 
 @unchecked
 @methods
-def test_global_random_state_is_neither_read_nor_moved(method: Method) -> None:
+def test_same_seed_same_bits_whatever_the_global_random_state(method: Method) -> None:
     found = []
     for seed in (1, 2):
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002
         random.seed(seed)
         with untouched_global_randomness():
-            searcher, losses = searched(method, epochs=1)
+            lab = labs.make()
+            searcher = labs.start(method, lab)
+            losses = labs.drive(searcher, lab, 0, 1)
             searcher.finish()
             searcher.load_state_dict(labs.through_disk(searcher.state_dict()))
         found.append(labs.outcome(searcher, losses))
@@ -215,7 +239,7 @@ def check_stacked_is_alone(method: Method, space: str, epochs: int = 2) -> None:
         searcher = labs.start(method, lab)
         losses = labs.drive(searcher, lab, 0, epochs)
         found.append(labs.outcome(searcher, losses))
-    assert len(losses) >= 5
+    assert len(losses) >= 5 or not searcher.policy.train_batches
     for replica, alone in enumerate(found[1:]):
         labs.close(labs.replicas(found[0], [replica]), alone)
 
@@ -234,21 +258,6 @@ def test_stacked_is_alone_on_real_spaces(method: Method, space: str) -> None:
     check_stacked_is_alone(method, space)
 
 
-@unchecked
-@methods
-def test_permuting_seeds_permutes_results(method: Method) -> None:
-    one, other = (labs.outcome(*searched(method, seeds, 1)) for seeds in ((0, 1, 2), (2, 0, 1)))
-    labs.close(labs.replicas(one, [2, 0, 1]), other)
-
-
-@unchecked
-@methods
-def test_gradients_are_never_left_on_parameters(method: Method) -> None:
-    searcher, _ = searched(method)
-    assert all(parameter.grad is None for _, parameter in searcher.supernet.named_parameters())
-    assert all(value.grad is None for value in searcher.logits().values())
-
-
 @methods
 def test_the_policy_of_the_entry_is_that_of_the_searcher(method: Method) -> None:
     lab = labs.make(channels=4)
@@ -265,12 +274,8 @@ def test_the_policy_of_the_entry_is_that_of_the_searcher(method: Method) -> None
 def test_a_method_differs_from_darts_at_its_defaults(method: Method) -> None:
     if method.name == "darts":
         pytest.skip("it is darts")
-    found = []
-    for each in (METHODS["darts"], method):
-        lab = labs.make()
-        searcher = labs.start(each, lab)
-        labs.drive(searcher, lab, 0, labs.EPOCHS)  # the whole search: many schedules start at zero
-        found.append(labs.outcome(searcher, []))
+    # The whole search: many schedules start at zero.
+    found = [whole(each).outcome for each in ("darts", method.name)]
     shared = found[0].keys() & found[1].keys()
     numbers = [name for name in shared if isinstance(found[0][name], Tensor) and isinstance(found[1][name], Tensor)]
     pairs = [(found[0][name], found[1][name]) for name in numbers]
@@ -316,6 +321,8 @@ def used_by(searcher: Searcher, live: list[Active], name: str, replica: int) -> 
 def test_what_a_replica_did_not_use_does_not_move_for_it(method: Method, space: str) -> None:
     lab = labs.make(space, (0, 1, 2))
     searcher = labs.start(method, lab)
+    if not searcher.policy.train_batches:
+        pytest.skip(f"{method.name} trains nothing")
     searcher.begin_epoch(0)
     idle = 0
     for batches in labs.steps(lab, searcher.policy, 3):
@@ -362,6 +369,7 @@ def test_measuring_changes_nothing(method: Method) -> None:
             losses = labs.drive(searcher, lab, 0, 1, measurement(lab) if measured else lambda _searcher: None)
         found.append(labs.outcome(searcher, losses) | labs.leaves(searcher.state_dict(), "/state"))
         assert all(parameter.grad is None for _, parameter in searcher.supernet.named_parameters())
+        assert all(value.grad is None for value in searcher.logits().values())
     labs.same(*found)
 
 
@@ -371,6 +379,7 @@ def smoke(name: str, space: str) -> ParameterSet:
     return pytest.param(METHODS[name], space, id=f"{name}-{space}", marks=[] if short else [pytest.mark.slow])
 
 
+@unchecked
 @pytest.mark.parametrize(("method", "space"), [smoke(name, space) for name in METHODS for space in REAL_SPACES])
 def test_two_steps_on_real_spaces_in_single_precision(method: Method, space: str) -> None:
     lab = labs.make(space, dtype=torch.float32)
@@ -380,6 +389,8 @@ def test_two_steps_on_real_spaces_in_single_precision(method: Method, space: str
     seen = labs.outcome(searcher, losses)
     assert all(value is None or (value.dtype == torch.float32 and value.isfinite().all()) for value in seen.values())
     searcher.end_epoch(labs.EPOCHS - 1)
+    if not searcher.policy.train_batches:
+        searcher.finish()
     selected = searcher.selected()
     assert selected is not None
     for group in lab.groups:
