@@ -117,9 +117,10 @@ def embedded(space: str) -> Preset:
 
 
 # An epoch has 4 steps instead of 261: the architecture's rate is 33 times the papers', every method has the benchmark's
-# batch size, and ranking is done once, on few cells.
+# batch size, and ranking is done once, on few cells. The rate of DA²S is one of SGD.
 _EMBEDDED: Overrides = {
     "*": {"arch.lr": 1e-2, "batch_size": None},
+    "da2s": {"arch.lr": 1e-1},
     "random_ws": {
         "ranking.candidates": 60,
         "ranking.batches": 1,

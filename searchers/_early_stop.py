@@ -16,7 +16,7 @@ Sure: es_code, which was replayed on published series. Our reading: the wording 
 only), and that es_code looks at epochs on its grid only (the code adds the last epoch).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -155,6 +155,11 @@ def eigenvalue(searcher: Bilevel, epoch: int) -> list[float]:
         streams, size = searcher.resources.stream("early_stop", epoch), point.gradient.shape[1]
         start = torch.stack([torch.randn(size, generator=stream, dtype=torch.float64) for stream in streams])
         return _curvature.lanczos(point.product, start, basis, TOLERANCE).value.abs().tolist()
+
+
+def of_each(rows: Sequence[Mapping[str, Float[Tensor, "decisions options"]]], like: Logits) -> Logits:
+    """Stack the logits of every replica, in the type and place of `like`."""
+    return {name: torch.stack([row[name].to(value) for row in rows]) for name, value in like.items()}
 
 
 def _mean(values: Sequence[float]) -> float:

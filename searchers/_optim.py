@@ -136,13 +136,16 @@ class SGD:
 
     def step(self, gradients: Gradients, lr: Rate, used: Bool[np.ndarray, "replicas names"] | None = None) -> None:
         """Update the parameters; `used` says which of them move for which replica (None: all)."""
+        self.move(gradients, lr, None if used is None else self.layout.spread(used))
+
+    def move(self, gradients: Gradients, lr: Rate, mask: Touched) -> None:
+        """Update the parameters; entries outside the mask stay as they are, and so does their momentum (None: all)."""
         flat = self.layout.flatten(self.parameters).detach()
         gradient = clip(self.layout.flatten(gradients), self.settings.clip)
         direction = gradient + _column(self.weight_decay) * flat
         momentum = self.settings.momentum * self.momentum + direction
         update = direction + self.settings.momentum * momentum if self.settings.nesterov else momentum
         moved = flat - _column(lr) * update
-        mask = None if used is None else self.layout.spread(used)
         if mask is not None:
             momentum, moved = torch.where(mask, momentum, self.momentum), torch.where(mask, moved, flat)
         self.momentum = momentum
@@ -191,6 +194,25 @@ class Adam:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.mean, self.square, self.count = (state[name].to(self.mean) for name in ("mean", "square", "count"))
+
+
+class ArchSGD:
+    """SGD with momentum for logits: rate and L2 weight decay of the architecture, no clipping."""
+
+    def __init__(self, parameters: Mapping[str, Tensor], settings: ArchSettings, momentum: float) -> None:
+        decay = settings.weight_decay
+        own = WeightSettings(settings.lr, settings.lr, momentum, weight_decay=decay, clip=None)
+        self.descent = SGD(parameters, own)
+
+    def step(self, gradients: Gradients, lr: Rate, moves: Touched = None) -> None:
+        """Update the parameters; entries outside `moves` stay as they are (None: all move)."""
+        self.descent.move(gradients, lr, moves)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.descent.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.descent.load_state_dict(state)
 
 
 def _column(rate: Rate) -> float | Float[Tensor, "replicas 1"]:

@@ -13,10 +13,8 @@ Discretise: the highest logits of each row, of the selected epoch or, while noth
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from searchers._bilevel import Bilevel, Recipe
-from searchers._early_stop import Rule, StopSettings, chosen, eigenvalue
+from searchers._early_stop import Rule, StopSettings, chosen, eigenvalue, of_each
 from searchers._optim import ArchSettings, WeightSettings
 from searchers.base import Logits, Method, Resources
 
@@ -54,11 +52,8 @@ class Watch:
 
     def select(self, logits: Logits) -> Logits:
         """Return the logits of each replica's own epoch."""
-        rows = [logits if epoch is None else self.history[epoch] for epoch in self.returned]
-        return {
-            name: torch.stack([row[name][replica].to(value) for replica, row in enumerate(rows)])
-            for name, value in logits.items()
-        }
+        tables = [logits if epoch is None else self.history[epoch] for epoch in self.returned]
+        return of_each([{n: v[replica] for n, v in table.items()} for replica, table in enumerate(tables)], logits)
 
     def state_dict(self) -> dict[str, Any]:
         return {

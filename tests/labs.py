@@ -71,6 +71,12 @@ def quick(method: Method) -> Any:
         changes["stop"] = StopSettings(code=CodeRule(every=1, window=1, delta=1, factor=0.0, start=0))
     if "window" in names:
         changes["window"] = 2
+    if "patience" in names:
+        changes["patience"] = 1
+    if "warm_up" in names:
+        changes["warm_up"] = 0.0
+    if "arch_every" in names:
+        changes["arch_every"] = 1
     if "inner" in names:  # an epoch has three batches
         changes["inner"] = 1
     return dataclasses.replace(settings, **changes)
