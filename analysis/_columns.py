@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from analysis import _page, _panels
 from analysis.selection import space_order
-from analysis.style import MEAN_PT, styles
+from analysis.style import styles
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,6 @@ def _handles(shown: pd.DataFrame, kind: Kind, look: _panels.Styles) -> list[Line
     for label, rows in _panels.by_label(shown, look):
         misses = int(rows["miss"].sum()) if kind.value == "error_test" else 0
         name = f"{label} ({misses} miss{'es' if misses > 1 else ''})" if misses else label
-        style = look[label]
-        point = {"marker": style.marker, "markersize": 3.5, "linestyle": "none"}
         marked = kind.marked(rows) if kind.marked else _panels.is_one_point(rows, kind.value)
-        line = point if marked else {"linestyle": style.line, "linewidth": MEAN_PT}
-        handles.append(Line2D([], [], color=style.colour, label=name, **line))
+        handles.append(_panels.handle(name, look[label], marked))
     return handles + [Line2D([], [], label=name, **_panels.REFERENCES[name]) for name in kind.references]

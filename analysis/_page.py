@@ -33,16 +33,16 @@ class Page:
     below_in: float
 
 
-def page(rows: int, columns: int, legend: Sequence[str], caption: str) -> Page:
-    """Return an empty page of paper width: one column for one panel a row, else two."""
+def page(rows: int, columns: int, legend: Sequence[str], caption: str, row_in: float = ROW_IN) -> Page:
+    """Return an empty page of paper width: one column for one panel a row, else two; no room for an empty caption."""
     width = SINGLE_COLUMN_IN if columns == 1 else DOUBLE_COLUMN_IN
     renderer = RendererAgg(100, 100, DPI)
-    lines = wrap(caption, width - 2 * EDGE_IN, renderer)
+    lines = wrap(caption, width - 2 * EDGE_IN, renderer) if caption else []
     widest = max((width_in(label, renderer) for label in legend), default=0.0) + HANDLE_IN
     legend_columns = max(1, min(len(legend), int((width - 2 * EDGE_IN) / widest)))
     legend_in = -(-len(legend) // legend_columns) * LINE_IN + LINE_IN
     below = legend_in + len(lines) * LINE_IN + 2 * EDGE_IN
-    height = rows * ROW_IN + below
+    height = rows * row_in + below
     figure = Figure(figsize=(width, height), dpi=DPI)
     figure.set_layout_engine("constrained", rect=(0, below / height, 1, 1 - below / height), w_pad=0.03, h_pad=0.03)
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -59,8 +59,9 @@ def finish(made: Page, handles: Sequence[Artist]) -> Figure:
         columnspacing=1.2,
     )  # fmt: skip
     legend.set_in_layout(False)
-    lines = made.caption.count("\n") + 1
-    made.figure.text(EDGE_IN / width, (EDGE_IN + lines * LINE_IN) / height, made.caption, va="top", linespacing=1.2)
+    if made.caption:
+        lines = made.caption.count("\n") + 1
+        made.figure.text(EDGE_IN / width, (EDGE_IN + lines * LINE_IN) / height, made.caption, va="top", linespacing=1.2)
     return made.figure
 
 

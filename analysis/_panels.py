@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, SymmetricalLogLocator
 
 from analysis import series
@@ -71,6 +72,13 @@ def empty(axes: list[Axes], named: Sequence[str]) -> None:
 def by_label(frame: pd.DataFrame, styles: Styles) -> list[tuple[str, pd.DataFrame]]:
     """Return the rows of every label that the frame has, in the order of the styles."""
     return [(label, frame[frame["label"] == label]) for label in styles if (frame["label"] == label).any()]
+
+
+def handle(label: str, style: Style, marked: bool = False) -> Line2D:
+    """Return a legend's entry: a line, or a marker alone."""
+    point = {"marker": style.marker, "markersize": 3.5, "linestyle": "none"}
+    line = {"linestyle": style.line, "linewidth": MEAN_PT}
+    return Line2D([], [], color=style.colour, label=label, **(point if marked else line))
 
 
 def is_one_point(rows: pd.DataFrame, column: str) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import _columns, _command, _kinds, _page
+from analysis import _ablation, _cell_graphs, _columns, _command, _kinds, _page
 from analysis.style import context
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,9 @@ class Drawing:
 
 FIGURES = {
     name: Drawing(partial(_columns.caption, kind), partial(_columns.draw, kind)) for name, kind in _kinds.KINDS.items()
+} | {
+    "ablation": Drawing(_ablation.caption, _ablation.draw),
+    "cells": Drawing(_cell_graphs.caption, _cell_graphs.draw),
 }
 
 

@@ -57,7 +57,7 @@ class Style:
 
     @property
     def line(self) -> str | tuple[float, tuple[float, ...]]:
-        return (0, self.dashes) if self.dashes else "-"
+        return (0.0, self.dashes) if self.dashes else "-"
 
 
 def styles(labels: Iterable[str]) -> dict[str, Style]:
