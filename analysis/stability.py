@@ -7,15 +7,25 @@ Columns, each NaN where a run has no such value:
     best_regret_test, best_epoch          least test regret of any epoch, and the first epoch that has it
     regret_gap                            final minus best test regret: what searching on has cost
     lambda_final, lambda_peak             signed λ of the last epoch that has one; the λ of largest magnitude
+    lambda_level                          mean of |λ| over the last `WINDOW` epochs that have one
     lambda_slope                          least-squares slope of λ over the epochs, per epoch
     lambda_ratio                          mean of |λ| over the last `WINDOW` epochs over that of the first ones after 0
     lambda_collapse                       1 where some window mean of |λ| exceeds `COLLAPSE_RATIO` times an earlier one
+    simplex_level, simplex_slope, simplex_ratio
+                                          the same of λ in mixing-weight coordinates, which is measured at fewer epochs:
+                                          the last value, the slope, the last over the first after epoch 0
+    entropy_final                         mean over the groups of the entropy of the choices at the last epoch, nats
     parameter_free                        1 where the selected cell has no convolution
     degenerate                            1 where the loss stopped depending on the logits at some epoch
+
+`per_label` sums the runs of a label up: shares, and how far its seeds agree on a cell.
 
 Source of the window rule: Zela et al. (2020), Understanding and Robustifying Differentiable Architecture Search, §4.3
 (windows of five epochs; the ratio 1.3 is that of the authors' code).
 """
+
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -33,11 +43,15 @@ def per_run(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*HEAD, *COLUMNS])
 
 
-COLUMNS = (
+OUTCOME = (
     "final_regret_test", "final_regret_val", "final_error_val", "final_error_test", "best_regret_test", "best_epoch",
-    "regret_gap", "lambda_final", "lambda_peak", "lambda_slope", "lambda_ratio", "lambda_collapse", "parameter_free",
-    "degenerate",
+    "regret_gap", "parameter_free", "key",
 )  # fmt: skip
+CURVATURE = (
+    "lambda_final", "lambda_peak", "lambda_level", "lambda_slope", "lambda_ratio", "lambda_collapse", "simplex_level",
+    "simplex_slope", "simplex_ratio", "degenerate",
+)  # fmt: skip
+COLUMNS = (*OUTCOME, *CURVATURE, "entropy_final")
 
 
 def _run(run: pd.DataFrame) -> dict[str, object]:
@@ -45,10 +59,10 @@ def _run(run: pd.DataFrame) -> dict[str, object]:
     chosen = run[run["stage"] == "final"]
     final = (chosen if len(chosen) else search).iloc[-1]
     head = {name: run[name].iloc[0] for name in HEAD}
-    return head | _outcome(search, final) | _curvature(search)
+    return head | _outcome(search, final) | _curvature(search) | {"entropy_final": _entropy(search)}
 
 
-def _outcome(search: pd.DataFrame, final: pd.Series) -> dict[str, float]:
+def _outcome(search: pd.DataFrame, final: pd.Series) -> dict[str, object]:
     regrets = search["regret_test"].to_numpy(np.float64)
     known = np.isfinite(regrets)
     best = int(np.nanargmin(regrets)) if known.any() else -1
@@ -63,27 +77,55 @@ def _outcome(search: pd.DataFrame, final: pd.Series) -> dict[str, float]:
         "best_epoch": search["epoch"].iloc[best] if known.any() else np.nan,
         "regret_gap": final["regret_test"] - least,
         "parameter_free": float("conv" not in genotype) if isinstance(genotype, str) else np.nan,
+        "key": final.get("key"),
     }
 
 
 def _curvature(search: pd.DataFrame) -> dict[str, float]:
-    values, epochs = (search[name].to_numpy(np.float64) for name in ("lambda_dominant", "epoch"))
-    seen = np.isfinite(values)
     degenerate = search["curvature_degenerate"] if "curvature_degenerate" in search else pd.Series(dtype=object)
     flag = float((degenerate == True).any()) if degenerate.notna().any() else np.nan  # noqa: E712 - an object column
-    values, epochs = values[seen], epochs[seen]
+    found = dict.fromkeys(CURVATURE, np.nan) | {"degenerate": flag} | _simplex(search)
+    epochs, values = measured(search, "lambda_dominant")
     if not len(values):
-        return dict.fromkeys(COLUMNS[7:12], np.nan) | {"degenerate": flag}
+        return found
     after = np.abs(values[epochs > 0])
-    slope = np.polyfit(epochs, values, 1)[0] if len(values) > 1 else np.nan
-    return {
+    return found | {
         "lambda_final": values[-1],
         "lambda_peak": values[np.abs(values).argmax()],
-        "lambda_slope": slope,
+        "lambda_level": np.abs(values[-WINDOW:]).mean(),
+        "lambda_slope": _slope(epochs, values),
         "lambda_ratio": after[-WINDOW:].mean() / after[:WINDOW].mean() if len(after) >= 2 * WINDOW else np.nan,
         "lambda_collapse": collapse(after),
-        "degenerate": flag,
     }
+
+
+def _simplex(search: pd.DataFrame) -> dict[str, float]:
+    epochs, values = measured(search, "lambda_simplex")
+    if not len(values):
+        return {}
+    after = np.abs(values[epochs > 0])
+    return {
+        "simplex_level": abs(values[-1]),
+        "simplex_slope": _slope(epochs, values),
+        "simplex_ratio": after[-1] / after[0] if len(after) > 1 and after[0] > 0 else np.nan,
+    }
+
+
+def measured(search: pd.DataFrame, column: str) -> tuple[Float[np.ndarray, " epochs"], Float[np.ndarray, " epochs"]]:
+    """Return the epochs at which a column of a run is finite, and its values there."""
+    epochs, values = (search[name].to_numpy(np.float64) for name in ("epoch", column))
+    seen = np.isfinite(values)
+    return epochs[seen], values[seen]
+
+
+def _slope(epochs: Float[np.ndarray, " epochs"], values: Float[np.ndarray, " epochs"]) -> float:
+    return float(np.polyfit(epochs, values, 1)[0]) if len(values) > 1 else np.nan
+
+
+def _entropy(search: pd.DataFrame) -> float:
+    names = [name for name in search.columns if name.startswith("entropy_")]
+    known = search[names].dropna(how="all")
+    return float(known.iloc[-1].astype(float).mean()) if len(known) else np.nan
 
 
 def collapse(magnitudes: Float[np.ndarray, " epochs"]) -> float:
@@ -92,3 +134,31 @@ def collapse(magnitudes: Float[np.ndarray, " epochs"]) -> float:
         return np.nan
     means = np.convolve(magnitudes, np.full(WINDOW, 1 / WINDOW), mode="valid")
     return float((means[WINDOW:] > COLLAPSE_RATIO * means[:-WINDOW]).any())
+
+
+def per_label(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a space and label of `per_run`'s rows.
+
+    Columns: `seeds`; `parameter_free`, `lambda_collapse` and `degenerate`, shares of the seeds that have the value;
+    `cells`, the number of different selected cells; `agreement`, the probability that two of the seeds selected the
+    same cell, NaN below two seeds; `modal`, the share of the most frequent cell.
+    """
+    shares = ("parameter_free", "lambda_collapse", "degenerate")
+    rows = []
+    for (space, label), group in runs.groupby(["space", "label"], sort=False):
+        head: dict[str, object] = {"space": space, "label": label, "seeds": group["seed"].nunique()}
+        means = {name: group[name].astype(float).mean() for name in shares}
+        rows.append(head | means | agreement(group["key"].dropna().to_list()))
+    return pd.DataFrame(rows, columns=["space", "label", "seeds", *shares, "cells", "agreement", "modal"])
+
+
+def agreement(keys: Sequence[str]) -> dict[str, float]:
+    """Return how many cells there are, how often two seeds share one, and the share of the most frequent."""
+    counts = np.array(list(Counter(keys).values()), dtype=np.float64)
+    n = counts.sum()
+    pairs = n * (n - 1)
+    return {
+        "cells": float(len(counts)),
+        "agreement": float((counts * (counts - 1)).sum() / pairs) if pairs else np.nan,
+        "modal": float(counts.max() / n) if n else np.nan,
+    }

@@ -1,0 +1,267 @@
+"""Does λ predict? Rank correlations of λ with the regret of the selected cell: python -m analysis.predict.
+
+Positive: larger λ goes with larger regret. For every space, measure of λ (level, slope and window ratio, in logits and
+in mixing weights; `analysis.stability`) and statistic:
+
+    <label>     over the seeds of one method; seeds are resampled
+    within      mean of the methods' correlations, weighted by their number of seeds; seeds are resampled within methods
+    between     over the methods' means; methods are resampled, and seeds within them
+    all runs    over all runs together; seeds are resampled within methods
+
+The partial correlations hold the entropy of the choices at the end of the search constant, because a saturated row
+lowers λ in logits by itself: r_xy·z = (r_xy − r_xz r_yz) / √((1 − r_xz²)(1 − r_yz²)) of the rank correlations.
+Intervals are percentile bootstrap intervals. Nothing is stated below `FEWEST_SEEDS` runs (methods, for `between`).
+
+Sources: M. Kendall (1942), Partial rank correlation; F. Schmidt, J. Hunter (2015), Methods of Meta-Analysis, chapter 3
+(the weighted mean).
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, fields
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+from jaxtyping import Float
+
+from analysis import _command, _files
+from analysis.intervals import FEWEST_SEEDS
+from analysis.selection import space_order
+from analysis.series import generator
+from analysis.stability import per_run
+from analysis.stats import percentiles
+
+MEASURES = ("lambda_level", "lambda_slope", "lambda_ratio", "simplex_level", "simplex_slope", "simplex_ratio")
+OUTCOME, GIVEN = "final_regret_test", "entropy_final"
+RESAMPLES = 1000
+MANY_RUNS = 120
+
+Runs = Float[np.ndarray, "..."]
+"""Shape "... runs columns": λ, regret and, for partial correlations, entropy; bootstrap draws stand before the runs."""
+Correlation = Callable[[Runs], Float[np.ndarray, "..."]]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One correlation with its interval.
+
+    Attributes:
+        scope: a label, `within`, `between` or `all runs`.
+        n: runs that it rests on; methods, for `between`.
+        note: why there is no value or no interval; empty where there are both.
+    """
+
+    space: str
+    measure: str
+    statistic: str
+    scope: str
+    value: float
+    low: float
+    high: float
+    n: int
+    note: str = ""
+
+
+def spearman(runs: Runs) -> Float[np.ndarray, "..."]:
+    """Return Spearman's ρ of the first two columns; NaN where one is constant."""
+    ranks = scipy.stats.rankdata(runs, axis=-2)
+    ranks -= ranks.mean(axis=-2, keepdims=True)
+    return _normalised(*(np.asarray(np.einsum("...r,...r->...", ranks[..., i], ranks[..., j])) for i, j in PAIRS))
+
+
+def kendall(runs: Runs) -> Float[np.ndarray, "..."]:
+    """Return Kendall's τ-b of the first two columns; NaN where one is constant.
+
+    scipy's takes one sample at a time, a few hundred microseconds each, where a bootstrap needs thousands; of many runs
+    it is the faster one.
+    """
+    flat = runs.reshape(-1, *runs.shape[-2:])
+    if runs.shape[-2] > MANY_RUNS:
+        found = [scipy.stats.kendalltau(draw[:, 0], draw[:, 1]).statistic for draw in flat]
+        return np.array(found).reshape(runs.shape[:-2])
+    chunk = max(1, 2_000_000 // runs.shape[-2] ** 2)
+    parts = [_kendall(flat[start : start + chunk]) for start in range(0, len(flat), chunk)]
+    return np.concatenate(parts).reshape(runs.shape[:-2])
+
+
+def _kendall(runs: Float[np.ndarray, "draws runs columns"]) -> Float[np.ndarray, " draws"]:
+    signs = [np.sign(runs[:, :, None, i] - runs[:, None, :, i]) for i in (0, 1)]
+    return _normalised(*(np.einsum("dij,dij->d", signs[i], signs[j]) for i, j in PAIRS))
+
+
+PAIRS = ((0, 1), (0, 0), (1, 1))
+
+
+def _normalised(xy: np.ndarray, xx: np.ndarray, yy: np.ndarray) -> Float[np.ndarray, "..."]:
+    scale = np.sqrt(xx * yy)
+    return np.divide(xy, scale, out=np.full_like(scale, np.nan), where=scale > 0)
+
+
+def partial(runs: Runs, correlation: Correlation) -> Float[np.ndarray, "..."]:
+    """Return the correlation of the first two columns given the third; NaN where that is perfectly tied to one."""
+    xy, xz, yz = (correlation(runs[..., pair]) for pair in ([0, 1], [0, 2], [1, 2]))
+    rest = np.asarray((1 - xz**2) * (1 - yz**2))
+    apart = rest > 1e-12
+    value = np.divide(xy - xz * yz, np.sqrt(np.maximum(rest, 0)), out=np.full_like(rest, np.nan), where=apart)
+    return np.asarray(np.clip(value, -1, 1))
+
+
+STATISTICS: dict[str, tuple[Correlation, tuple[str, ...]]] = {
+    "Spearman": (spearman, ()),
+    "Kendall": (kendall, ()),
+    "partial Spearman": (lambda runs: partial(runs, spearman), (GIVEN,)),
+    "partial Kendall": (lambda runs: partial(runs, kendall), (GIVEN,)),
+}
+
+
+def predictions(runs: pd.DataFrame, rng: np.random.Generator) -> list[Prediction]:
+    """Return all correlations of `stability.per_run`'s rows; runs that have not finished are left out."""
+    runs, found = runs[runs["finished"]], []
+    for space in space_order(runs):
+        part = runs[runs["space"] == space]
+        for measure in MEASURES:
+            for name, (statistic, given) in STATISTICS.items():
+                methods = _methods(part, [measure, OUTCOME, *given])
+                found += [Prediction(space, measure, name, *row) for row in _scopes(methods, statistic, rng)]
+    return found
+
+
+def _methods(part: pd.DataFrame, columns: Sequence[str]) -> dict[str, Runs]:
+    """Return the runs of each label that have a value in every column."""
+    known = part[np.isfinite(part[list(columns)].to_numpy(np.float64)).all(axis=1)]
+    return {str(label): group[list(columns)].to_numpy(np.float64) for label, group in known.groupby("label")}
+
+
+Row = tuple[str, float, float, float, int, str]
+
+
+def _scopes(methods: dict[str, Runs], statistic: Correlation, rng: np.random.Generator) -> list[Row]:
+    enough = [runs for runs in methods.values() if len(runs) >= FEWEST_SEEDS]
+    every = list(methods.values())
+    weights = np.array([len(runs) for runs in enough], np.float64)
+
+    def within(groups: Sequence[Runs]) -> Float[np.ndarray, "..."]:
+        return _weighted(np.array([statistic(runs) for runs in groups]), weights)
+
+    def together(groups: Sequence[Runs]) -> Float[np.ndarray, "..."]:
+        return statistic(np.concatenate(list(groups), axis=-2))
+
+    rows = [_row(label, [runs], together, rng) for label, runs in methods.items()]
+    rows.append(_row("within", enough, within, rng))
+    rows.append(_between(every, statistic, rng))
+    return [*rows, _row("all runs", every, together, rng)]
+
+
+def _row(
+    scope: str,
+    groups: list[Runs],
+    value: Callable[[Sequence[Runs]], Float[np.ndarray, "..."]],
+    rng: np.random.Generator,
+) -> Row:
+    """Return a correlation whose interval resamples seeds within methods."""
+    n = sum(map(len, groups))
+    if n < FEWEST_SEEDS:
+        return _nothing(scope, n)
+    return _stated(scope, float(value(groups)), value([_seeds(runs, RESAMPLES, rng) for runs in groups]), n)
+
+
+def _between(groups: list[Runs], statistic: Correlation, rng: np.random.Generator) -> Row:
+    """Return the correlation of the methods' means, whose interval resamples methods, and seeds within them."""
+    n = len(groups)
+    if n < FEWEST_SEEDS:
+        return _nothing("between", n)
+    chosen = rng.integers(n, size=(RESAMPLES, n))
+    means = np.stack([_seeds(runs, RESAMPLES * n, rng).mean(axis=-2) for runs in groups])
+    draws = means[chosen, np.arange(RESAMPLES * n).reshape(RESAMPLES, n)]
+    value = float(statistic(np.array([runs.mean(axis=0) for runs in groups])))
+    return _stated("between", value, statistic(draws), n)
+
+
+def _seeds(runs: Runs, draws: int, rng: np.random.Generator) -> Runs:
+    return runs[rng.integers(len(runs), size=(draws, len(runs)))]
+
+
+def _nothing(scope: str, n: int) -> Row:
+    return scope, np.nan, np.nan, np.nan, n, f"{n}: nothing is stated below {FEWEST_SEEDS}"
+
+
+def _stated(scope: str, value: float, draws: Float[np.ndarray, " draws"], n: int) -> Row:
+    """Return one correlation with its interval; draws in which it does not exist are left out."""
+    if np.isnan(value):
+        return scope, np.nan, np.nan, np.nan, n, "a quantity does not vary"
+    if np.isfinite(draws).mean() < 0.5:
+        return scope, value, np.nan, np.nan, n, "no interval: in most resamples a quantity does not vary"
+    return scope, value, *percentiles(draws, value), n, ""
+
+
+def _weighted(values: np.ndarray, weights: Float[np.ndarray, " methods"]) -> Float[np.ndarray, "..."]:
+    """Return the weighted mean over the methods that have a value; NaN where none has."""
+    known = np.isfinite(values)
+    total = np.asarray(np.tensordot(weights, np.where(known, values, 0.0), axes=1))
+    count = np.asarray(np.tensordot(weights, known.astype(np.float64), axes=1))
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def table(found: Sequence[Prediction]) -> pd.DataFrame:
+    """Return one row a correlation."""
+    return pd.DataFrame([astuple(one) for one in found], columns=[field.name for field in fields(Prediction)])
+
+
+def markdown(found: Sequence[Prediction]) -> str:
+    """Return one table a space, a row a measure and statistic, a column a scope."""
+    return "\n".join(_space(space, [one for one in found if one.space == space]) for space in _spaces(found))
+
+
+def _spaces(found: Sequence[Prediction]) -> list[str]:
+    return list(dict.fromkeys(one.space for one in found))
+
+
+def _space(space: str, found: Sequence[Prediction]) -> str:
+    scopes = list(dict.fromkeys(one.scope for one in found))
+    scopes.sort(key=lambda scope: SUMMARIES.index(scope) if scope in SUMMARIES else -1)
+    cells = {(one.measure, one.statistic, one.scope): _cell(one) for one in found}
+    rows = list(dict.fromkeys((one.measure, one.statistic) for one in found))
+    lines = [["λ", "statistic", *scopes], ["---"] * (len(scopes) + 2)]
+    lines += [[*row, *(cells.get((*row, scope), "–") for scope in scopes)] for row in rows]
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"### λ and final test regret, {space}\n\n{body}\n\n{CAPTION}\n"
+
+
+SUMMARIES = ("within", "between", "all runs")
+CAPTION = (
+    "Rank correlation [95 % bootstrap interval] (n runs; methods for `between`); positive: larger λ, larger regret. "
+    "Partial: given the entropy of the choices at the end. A dash: not enough runs, or a quantity that does not vary."
+)
+
+
+def _cell(one: Prediction) -> str:
+    if np.isnan(one.value):
+        return "–"
+    interval = "no interval" if np.isnan(one.low) else f"{one.low:.2f}, {one.high:.2f}"
+    return f"{one.value:.2f} [{interval}] ({one.n})"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    options = _parser().parse_args(arguments)
+    try:
+        found = predictions(per_run(_command.selected(options)), generator())
+    except ValueError as error:
+        sys.stderr.write(f"analysis.predict: {error}\n")
+        return 2
+    _files.put(options.out / "predict.md", markdown(found))
+    _files.put(options.out / "predict.csv", table(found).to_csv(index=False, lineterminator="\n"))
+    sys.stdout.write(markdown(found))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    return _command.parser("predict", "Say whether λ predicts the final regret.", "tables")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
