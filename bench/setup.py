@@ -24,7 +24,7 @@ from bench.spec import RunSpec, replace_settings
 from bench.tables import catalog
 from bench.tables.table import Table
 from searchers.base import Horizon, Method
-from searchers.registry import METHODS
+from searchers.registry import METHODS, SELECTIONS, find
 from searchers.tabular.registry import TABLE_METHODS
 
 
@@ -113,17 +113,32 @@ def methods(request: Request) -> list[Method]:
         ValueError: one is unknown, or settings are given for one that is not asked for.
     """
     names = tuple(METHODS) if request.methods == ("all",) else request.methods
-    for name in (*names, *(method for method in request.set if method != "*")):
-        if name not in METHODS:
-            raise ValueError(f"expected methods out of {', '.join((*METHODS, *TABLE_METHODS))}, or all, got {name!r}")
+    found = [_method(name) for name in names]
+    for name in request.set:
+        if name != "*":
+            _method(name)
     unused = sorted(set(request.set) - set(names) - {"*"})
     if unused:
         raise ValueError(f"expected --set for one of {', '.join(names)}, got {', '.join(unused)}")
-    fields = {field.name for name in names for field in dataclasses.fields(METHODS[name].settings)}
+    fields = {name for method in found for name in _fields(method)}
     nowhere = sorted(path for path in request.set.get("*", {}) if path.split(".")[0] not in fields)
     if nowhere:
         raise ValueError(f"expected one of the settings {', '.join(sorted(fields))}, got {', '.join(nowhere)}")
-    return [METHODS[name] for name in names]
+    return found
+
+
+def _method(name: str) -> Method:
+    found = find(name)
+    if found is None:
+        known, also = ", ".join((*METHODS, *TABLE_METHODS)), " or ".join(f"+{selection}" for selection in SELECTIONS)
+        raise ValueError(f"expected methods out of {known}, or a search with {also} behind it, or all, got {name!r}")
+    return found
+
+
+def _fields(method: Method) -> set[str]:
+    """Return the settings a method has, with those of its search."""
+    own = {field.name for field in dataclasses.fields(method.settings)}
+    return own if method.search is None else own | _fields(method.search)
 
 
 class Variant(NamedTuple):
@@ -158,9 +173,8 @@ def variants(bench: Bench, method: Method) -> list[Variant]:
 def specs(bench: Bench, method: Method, changes: Settings | None = None) -> tuple[RunSpec, ...]:
     """Return one specification a seed; `changes` are those asked for by default."""
     preset, changes = bench.preset, bench.request.set if changes is None else changes
-    settings = _shared(method.settings(), preset.settings.get("*", {}))
-    settings = replace_settings(settings, preset.settings.get(method.name, {}))
-    settings = replace_settings(_shared(settings, changes.get("*", {})), changes.get(method.name, {}))
+    settings = _everywhere(method, _defaults(method, preset), changes.get("*", {}))
+    settings = replace_settings(settings, changes.get(method.name, {}))
     base = RunSpec(
         benchmark=preset.name,
         space=bench.space.name,
@@ -224,6 +238,22 @@ def table_facts(truth: Truth | None) -> dict[str, Any] | None:
         "optimum": {"val": best.optimum_val, "test": best.optimum_test},
         "random_cell": {"val": best.random_cell_val, "test": best.random_cell_test},
     }
+
+
+def _defaults(method: Method, preset: Preset) -> Any:
+    """Return a method's settings in a benchmark; a search that a selection follows has those it has alone."""
+    settings = method.settings()
+    if method.search is not None:
+        settings = dataclasses.replace(settings, search=_defaults(method.search, preset))
+    settings = _shared(settings, preset.settings.get("*", {}))
+    return replace_settings(settings, preset.settings.get(method.name, {}))
+
+
+def _everywhere(method: Method, settings: Any, changes: Mapping[str, Any]) -> Any:
+    """Apply the changes whose field these settings have, or those of the method that searches first."""
+    if method.search is not None:
+        settings = dataclasses.replace(settings, search=_everywhere(method.search, settings.search, changes))
+    return _shared(settings, changes)
 
 
 def _shared(settings: Any, changes: Mapping[str, Any]) -> Any:

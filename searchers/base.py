@@ -374,6 +374,8 @@ class Method:
         source: authors (year), title, as printed in reports.
         passes_per_step: cost of a step in forward-backward passes of the mixture on one batch; used by estimates only.
         policy: settings to the data policy, the same as the searcher's.
+        search: the method that searches first, where this one is a search and a selection; its settings are the field
+            `search` of this one's.
     """
 
     name: str
@@ -382,6 +384,7 @@ class Method:
     source: str
     passes_per_step: float
     policy: Callable[[Any], DataPolicy] = lambda _settings: DataPolicy()
+    search: "Method | None" = None
 
 
 @dataclass(frozen=True)

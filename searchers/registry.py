@@ -1,6 +1,10 @@
-"""Every method by name; adding a searcher is one file and one line here."""
+"""Every method by name; adding a searcher is one file and one line here.
+
+`method+selection` searches with a method, and then selects (`searchers._staged`).
+"""
 
 from searchers import (
+    _perturbation,
     beta_darts,
     da2s,
     darts,
@@ -9,6 +13,8 @@ from searchers import (
     darts_es,
     darts_minus,
     darts_plus,
+    darts_pt,
+    darts_pt_fixed,
     drnas,
     dropnas,
     entrannas,
@@ -33,6 +39,7 @@ from searchers import (
     single_darts,
     snas,
 )
+from searchers._staged import Selection, staged
 from searchers.base import Method
 
 METHODS: dict[str, Method] = {
@@ -70,5 +77,17 @@ METHODS: dict[str, Method] = {
         oles.METHOD,
         idarts.METHOD,
         snas.METHOD,
+        darts_pt.METHOD,
+        darts_pt_fixed.METHOD,
     )
 }
+
+SELECTIONS: dict[str, Selection] = {selection.name: selection for selection in (_perturbation.SELECTION,)}
+
+
+def find(name: str) -> Method | None:
+    """Return the method of that name, or of that search and selection; None where there is none."""
+    search, plus, selection = name.partition("+")
+    if plus and selection in SELECTIONS and search in METHODS and METHODS[search].search is None:
+        return staged(name, METHODS[search], SELECTIONS[selection])
+    return METHODS.get(name)

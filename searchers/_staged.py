@@ -1,0 +1,199 @@
+"""Search, then select: a method made of any search and of a selection that goes on with its network.
+
+The budget is one: a share of the epochs searches, the rest selects. The search sees a shorter horizon and nothing else
+of it: it draws what it would draw alone, so until then it is that method at that horizon, to the bit (but for cutout
+whose probability a benchmark ramps over the whole budget). Its `finish` is called when the selection takes over.
+
+A selection is a searcher that starts from one that has searched: it moves the same network and logits, and decides
+rows in `begin_epoch` and `finish`. Checkpoints hold the state of both.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, make_dataclass
+from typing import Any, final
+
+import torch
+
+from searchers.base import (
+    Batch,
+    Choices,
+    DataPolicy,
+    Evaluation,
+    Group,
+    Horizon,
+    Logits,
+    Method,
+    Resources,
+    Searcher,
+    StepBatches,
+    StepLosses,
+    Supernet,
+    SupernetOptions,
+)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What follows a search.
+
+    Attributes:
+        settings: frozen dataclass of the selection's settings.
+        share: settings to the share of the epochs that search.
+        build: (settings, what has searched, resources, the epochs that are left) to what selects.
+        source: authors (year), title, as printed in reports.
+    """
+
+    name: str
+    settings: type
+    share: Callable[[Any], float]
+    build: Callable[[Any, Searcher, Resources, range], Searcher]
+    source: str
+
+
+@functools.cache
+def staged(name: str, method: Method, selection: Selection) -> Method:
+    """Return the method that searches and then selects; its settings are `search` and `select`, those of the two."""
+    parts = (("search", method.settings), ("select", selection.settings))
+    settings = make_dataclass(
+        "Settings", [(part, kind, field(default_factory=kind)) for part, kind in parts], frozen=True
+    )
+
+    def build(settings: Any, resources: Resources) -> Staged:
+        epochs = resources.horizon.epochs
+        first = searching(selection.share(settings.select), epochs)
+        search = method.build(settings.search, Shorter(resources, Horizon(first)))
+        left = range(first, epochs)
+        return Staged(search, lambda: selection.build(settings.select, search, resources, left), first)
+
+    def policy(settings: Any) -> DataPolicy:
+        return method.policy(settings.search)
+
+    source = f"{method.source}; {selection.source}"
+    return Method(name, settings, build, source, method.passes_per_step, policy, method)
+
+
+def searching(share: float, epochs: int) -> int:
+    """Return how many of the epochs search: at least one, and one less than all if any is to select.
+
+    Raises:
+        ValueError: the share is not one.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"expected a share of the epochs in (0, 1], got {share}")
+    return epochs if share == 1 else max(1, min(round(share * epochs), epochs - 1))
+
+
+@dataclass(frozen=True)
+class Shorter:
+    """The same resources over other epochs."""
+
+    resources: Resources
+    horizon: Horizon
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        return self.resources.groups
+
+    @property
+    def replicas(self) -> int:
+        return self.resources.replicas
+
+    @property
+    def device(self) -> torch.device:
+        return self.resources.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.resources.dtype
+
+    def build(self, options: SupernetOptions) -> Supernet:
+        return self.resources.build(options)
+
+    def evaluate(self, network: Supernet, choices: Choices, split: str, batches: range | None) -> Evaluation:
+        return self.resources.evaluate(network, choices, split, batches)
+
+    def served(self, policy: DataPolicy, epoch: int) -> Iterator[StepBatches]:
+        return self.resources.served(policy, epoch)
+
+    def probe(self) -> Batch:
+        return self.resources.probe()
+
+    def stream(self, name: str, step: int) -> tuple[torch.Generator, ...]:
+        return self.resources.stream(name, step)
+
+
+@final
+class Staged:
+    """A search, and from epoch `first` on a selection."""
+
+    def __init__(self, search: Searcher, select: Callable[[], Searcher], first: int) -> None:
+        self.search, self.select, self.first = search, select, first
+        self.selection: Searcher | None = None
+
+    @property
+    def stage(self) -> Searcher:
+        """Return the one that is at work."""
+        return self.search if self.selection is None else self.selection
+
+    @property
+    def policy(self) -> DataPolicy:
+        return self.stage.policy
+
+    @property
+    def supernet(self) -> Supernet:
+        return self.stage.supernet
+
+    @property
+    def hessian_of(self) -> str | None:
+        return self.stage.hessian_of
+
+    @property
+    def no_curvature(self) -> str | None:
+        return self.stage.no_curvature
+
+    @property
+    def shift_invariant(self) -> tuple[str, ...]:
+        return self.stage.shift_invariant
+
+    def logits(self) -> Logits:
+        return self.stage.logits()
+
+    def relax(self, logits: Logits) -> Choices:
+        return self.stage.relax(logits)
+
+    def selected(self) -> Logits | None:
+        return self.stage.selected()
+
+    def begin_epoch(self, epoch: int) -> None:
+        if epoch >= self.first:
+            self._hand_over()
+        self.stage.begin_epoch(epoch)
+
+    def step(self, batches: StepBatches) -> StepLosses:
+        return self.stage.step(batches)
+
+    def end_epoch(self, epoch: int) -> None:
+        self.stage.end_epoch(epoch)
+
+    def finish(self) -> None:
+        self._hand_over()
+        self.stage.finish()
+
+    def _hand_over(self) -> None:
+        if self.selection is None:
+            self.search.finish()
+            self.selection = self.select()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "search": self.search.state_dict(),
+            "select": None if self.selection is None else self.selection.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.search.load_state_dict(state["search"])
+        self.selection = None
+        if state["select"] is not None:
+            self.selection = self.select()
+            self.selection.load_state_dict(state["select"])
