@@ -15,7 +15,7 @@ from analysis.series import generator, linear_threshold
 from analysis.stability import per_run
 from analysis.style import MEAN_PT, Style, styles
 
-CONTROLS = ("darts", "ms_null", "sdarts_rs", "sdarts_rs_matched")
+CONTROLS = ("ms_null", "sdarts_rs_matched", "sdarts_rs", "darts")
 """Methods drawn as horizontal lines beside an ablation: what it is to be compared with (docs/ms_darts.md)."""
 ROWS = (("lambda_final", "λ at the end (signed)"), ("final_regret_test", "final test regret"))
 

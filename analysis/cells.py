@@ -7,7 +7,6 @@ spaces is `rows of the adjacency matrix | operations | hash` (operations on node
 import re
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 SHORT = {
@@ -81,9 +80,3 @@ def selected(frame: pd.DataFrame) -> pd.DataFrame:
     seeds = final.groupby(columns[:2])["seed"].nunique().rename("seeds").reset_index()
     found = found.merge(seeds, on=columns[:2])
     return found.sort_values(["space", "label", "count", "genotype"], ascending=[True, True, False, True])
-
-
-def agreement(counts: np.ndarray) -> float:
-    """Return the share of pairs of seeds with the same cell; NaN for fewer than two seeds."""
-    n = counts.sum()
-    return float((counts * (counts - 1)).sum() / (n * (n - 1))) if n > 1 else np.nan

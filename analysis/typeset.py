@@ -91,7 +91,8 @@ def save(sheet: Sheet, stem: Path, name: str) -> Path:
 _SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$", "–": "--", "λ": r"$\lambda$",
-    "α": r"$\alpha$", "≤": r"$\le$", "‖": r"$\Vert$", "ε": r"$\varepsilon$",
+    "α": r"$\alpha$", "≤": r"$\le$", "‖": r"$\Vert$", "ε": r"$\varepsilon$", "†": r"$\dagger$", "×": r"$\times$",
+    "β": r"$\beta$", "Λ": r"$\Lambda$",
 }  # fmt: skip
 
 
@@ -113,3 +114,11 @@ def statement(values: Sequence[float], digits: Callable[[float], str], bold: boo
     mean, std = float(known.mean()), float(known.std(ddof=1)) if len(known) > 1 else np.nan
     text = digits(mean) if np.isnan(std) else f"{digits(mean)} ± {digits(std)}"
     return Cell(text, (("mean", mean), ("std", std), ("n", float(len(known)))), bold)
+
+
+def spread(values: Sequence[float], digits: Callable[[float], str]) -> Cell:
+    """Return the least and the greatest value over seeds; none at all is a dash."""
+    known = [float(value) for value in values if np.isfinite(value)]
+    if not known:
+        return Cell("–", (("min", np.nan), ("max", np.nan)))
+    return Cell(f"{digits(min(known))}–{digits(max(known))}", (("min", min(known)), ("max", max(known))))

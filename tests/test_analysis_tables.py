@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from test_analysis_study import record, spec, write_run, write_study
 
-from analysis import stability, tables, typeset
+from analysis import _sheets, stability, tables, typeset
 from analysis.load import runs, tidy
+from analysis.published import published
 from analysis.selection import select
 from analysis.typeset import Cell, Sheet, statement
 
@@ -97,10 +98,10 @@ def test_two_seeds_mark_nothing_best(tmp_path: Path) -> None:
 
 def test_overlapping_intervals_mark_nothing_best() -> None:
     rng = np.random.default_rng(0)
-    assert tables._best([rng.normal(size=5), rng.normal(size=5)], -1) is None
-    assert tables._best([np.array([1.0, 1.1, 1.2]), np.array([2.0, 2.1, 2.2])], -1) == 0
-    assert tables._best([np.array([1.0, 1.1, 1.2]), np.array([2.0, 2.1, 2.2])], 1) == 1
-    assert tables._best([np.array([1.0, 1.1, 1.2]), np.array([2.0, 2.1, 2.2])], 0) is None
+    assert _sheets._best([rng.normal(size=5), rng.normal(size=5)], -1) is None
+    assert _sheets._best([np.array([1.0, 1.1, 1.2]), np.array([2.0, 2.1, 2.2])], -1) == 0
+    assert _sheets._best([np.array([1.0, 1.1, 1.2]), np.array([2.0, 2.1, 2.2])], 1) == 1
+    assert _sheets._best([np.array([1.0, 1.1, 1.2]), np.array([2.0, 2.1, 2.2])], 0) is None
 
 
 def test_the_command_writes_every_table_in_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,3 +164,55 @@ def test_csv_holds_the_numbers_and_leaves_missing_ones_empty() -> None:
     assert (first["method"], float(first["λ_max mean"]), float(first["λ_max n"])) == ("a|b_c", 2.0, 2.0)
     assert float(first["λ_max std"]) == pytest.approx(2**0.5)
     assert (second["λ_max mean"], second["λ_max std"], second["λ_max n"]) == ("", "", "0.0")
+
+
+def test_the_accuracy_table_has_ranges_and_the_published_row_below_its_method(tmp_path: Path) -> None:
+    for seed in range(3):
+        fields = {"benchmark": "paper", "dataset": "cifar10"}
+        write_run(tmp_path, spec("nb201", "gdas", seed, **fields), [record(0, test=0.7 + 0.1 * seed)])
+        write_run(tmp_path, spec("nb201", "gaea_erm", seed, **fields), [record(0, test=0.7)])
+    made = tables.sheet("accuracy", select(tidy(runs(tmp_path))), "nb201")
+    names = [row[0].text for row in made.rows]
+    assert names == [
+        "gaea_erm", "gaea_erm, published †", "gdas", "gdas, published", "random cell (mean)", "best cell of the table",
+    ]  # fmt: skip
+    test = made.header.index("test accuracy %")
+    assert [row[test].text for row in made.rows[1:4]] == ["94.10", "80.00 ± 10.00", "93.61 ± 0.09"]
+    assert made.rows[2][test + 1].text == "70.00–90.00"
+    assert made.rows[-1][test].text == "90.00"
+    assert "gdas: NAS-Bench-201 (Dong and Yang 2020); gaea_erm: GAEA (Li et al. 2021)." in made.caption
+    assert "†: quoted from memory, not checked." in made.caption
+
+
+@pytest.mark.parametrize("fields", [{"benchmark": "embedded", "dataset": "cifar10"}, {"benchmark": "paper"}])
+def test_published_figures_stand_only_beside_their_own_benchmark(tmp_path: Path, fields: dict[str, str]) -> None:
+    write_run(tmp_path, spec("nb201", "gdas", 0, **fields), [record(0)])
+    made = tables.sheet("accuracy", select(tidy(runs(tmp_path))), "nb201")
+    assert [row[0].text for row in made.rows] == ["gdas", "random cell (mean)", "best cell of the table"]
+
+
+def test_every_published_figure_is_a_percentage_with_a_source() -> None:
+    for dataset in ("cifar10", "cifar100", "ImageNet16-120"):
+        rows = published("nb201", dataset)
+        assert len({one.method for one in rows}) == len(rows) >= 20
+        assert all(0.1 < one.test.mean < 0.95 and one.source for one in rows)
+    assert published("s1", "cifar10") == []
+
+
+def test_any_setting_has_an_ablation_and_one_word_stands_for_all(tmp_path: Path) -> None:
+    bandwidths(tmp_path)
+    frame = select(tidy(runs(tmp_path)))
+    made = tables.sheets(["ablation", "ms_darts.bandwidth"], frame)
+    assert list(made) == ["ms_darts.bandwidth-s1"]
+    assert [row[0].text for row in made["ms_darts.bandwidth-s1"].rows][-1] == "ms_null"
+    with pytest.raises(ValueError, match="no method has runs with several values"):
+        tables.sheets(["ablation"], frame[frame["method"] == "ms_null"])
+
+
+def test_shares_and_agreement_are_of_all_seeds_together(tmp_path: Path) -> None:
+    for seed, key in enumerate(("a", "a", "b")):
+        write_run(tmp_path, spec("s1", "darts", seed), [record(0, key=key, genotype="conv" if seed else "pool")])
+    made = tables.sheet("stability", select(tidy(runs(tmp_path))), "s1")
+    values = dict(zip(made.header, [cell.text for cell in made.rows[0]], strict=True))
+    assert values["share without convolution %"] == "33.33"
+    assert (values["different cells"], values["P(two seeds agree)"]) == ("2", "0.333")

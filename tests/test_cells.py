@@ -5,8 +5,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from test_analysis_study import record, spec, write_run
 from test_figures import caption, legend
 
@@ -36,14 +34,6 @@ def test_operations_stand_on_nodes_elsewhere() -> None:
 def test_other_texts_are_refused_by_name(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected .*got"):
         cells.read(text)
-
-
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=6))
-@settings(max_examples=30, deadline=None)
-def test_agreement_is_the_share_of_equal_pairs(counts: list[int]) -> None:
-    seeds = np.repeat(np.arange(len(counts)), counts)
-    pairs = [a == b for i, a in enumerate(seeds) for b in seeds[:i]]
-    assert cells.agreement(np.array(counts)) == pytest.approx(np.mean(pairs) if pairs else np.nan, nan_ok=True)
 
 
 @pytest.fixture
