@@ -1,5 +1,6 @@
 """What the loop lends a searcher: networks, evaluations and random streams of one stack of seeds."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,17 @@ from bench.ops import initialise
 from bench.rng import torch_stream
 from bench.spaces.base import NetworkSize, Space
 from searchers._relax import cross_entropy
-from searchers.base import Batch, Choices, Evaluation, Group, Horizon, Supernet, SupernetOptions
+from searchers.base import (
+    Batch,
+    Choices,
+    DataPolicy,
+    Evaluation,
+    Group,
+    Horizon,
+    StepBatches,
+    Supernet,
+    SupernetOptions,
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,10 @@ class Lab:
                 losses += n * cross_entropy(predictions, batch)
                 images += n
         return Evaluation(correct / images, losses / images)
+
+    def served(self, policy: DataPolicy, epoch: int) -> Iterator[StepBatches]:
+        epochs = max(self.horizon.epochs, epoch + 1)
+        return self.feed.epoch(policy, epoch, epochs)
 
     def probe(self) -> Batch:
         return self.feed.probe(self.probe_size)

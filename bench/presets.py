@@ -67,7 +67,7 @@ def paper(space: str) -> Preset:
         split_rule="nb201" if nb201 else "first_second",
         augmentation=Augmentation(padding=4, flip=True, cutout_length=0),
         probe_size=250,
-        settings=_PAPER_NB201 if nb201 else {},
+        settings=_PAPER_NB201 if nb201 else _PAPER_ONE_SHOT,
     )
 
 
@@ -81,6 +81,8 @@ _NATS: Overrides = {
         "arch_clip": None,
     },
 }
+
+_PAPER_ONE_SHOT: Overrides = {"zero_cost_pt": {"batch_size": 128}}
 
 # NATS-Bench, weight-sharing configuration: Nesterov, weight decay 5e-4, no clipping; ranking of 100 cells on one batch.
 _PAPER_NB201: Overrides = {
@@ -126,6 +128,7 @@ _EMBEDDED: Overrides = {
         "ranking.batches": 1,
         "ranking.every_epoch": False,
     },
+    "zero_cost_pt": {"validation": 20},
 }
 
 PRESETS = {"paper": paper, "embedded": embedded}

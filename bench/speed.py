@@ -58,6 +58,8 @@ def main(arguments: Sequence[str]) -> int:
         torch.set_num_threads(request.threads or torch.get_num_threads())
         method = setup.methods(request)[0]
         bench = setup.prepare(request)
+        if setup.specs(bench, method)[0].epochs == 0:
+            raise ValueError(f"expected a method that trains, got {method.name}, which has no steps")
     except (ValueError, FileNotFoundError) as error:
         log.error("error: %s", error)
         return 2

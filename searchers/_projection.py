@@ -3,7 +3,8 @@
 Source: Wang, Cheng, Chen, Tang, Hsieh (2021), Rethinking Architecture Selection in Differentiable NAS,
 https://arxiv.org/abs/2108.04392, algorithm 1; the network may be trained (DARTS-PT) or not (Zero-Cost-PT).
 
-Every replica decides its rows in a random order of its own. One decision, about the next row of each replica:
+Every replica decides its rows in an order of its own, a random one unless told otherwise. One decision, about the next
+row of each replica:
   1. each option of the row is removed alone: its weight is 0, the others are not renormalised, and it is not computed.
      A scorer rates what is left, for all replicas at once; what cannot be rated (NaN) is the worst.
   2. a row that keeps one option keeps the one without which the score is lowest.
@@ -29,8 +30,33 @@ Scorer = Callable[[Choices], Float[Tensor, " replicas"]]
 Row = tuple[str, int]
 """A group's name and one of its decisions."""
 
+Order = Callable[[Sequence[Group], torch.Generator], list[Row]]
+"""Groups and one replica's stream to the order of its rows."""
+
 Options = Int[np.ndarray, " _options"]
 """Columns of one row that are left."""
+
+
+def in_sequence(groups: Sequence[Group], _stream: torch.Generator) -> list[Row]:
+    """Return the rows in the order of the space."""
+    return [(group.name, decision) for group in groups for decision in range(group.decisions)]
+
+
+def reverse(groups: Sequence[Group], stream: torch.Generator) -> list[Row]:
+    """Return the rows in the order of the space, the last one first."""
+    return in_sequence(groups, stream)[::-1]
+
+
+def at_random(groups: Sequence[Group], stream: torch.Generator) -> list[Row]:
+    """Return the rows in a random order."""
+    rows = in_sequence(groups, stream)
+    return [rows[i] for i in torch.randperm(len(rows), generator=stream)]
+
+
+def operations_first(groups: Sequence[Group], stream: torch.Generator) -> list[Row]:
+    """Return the operations in a random order, then the inputs of blocks and output in the order of the space."""
+    kinds = {kind: [group for group in groups if group.kind == kind] for kind in ("op", "edge")}
+    return at_random(kinds["op"], stream) + in_sequence(kinds["edge"], stream)
 
 
 def without(choices: Choices, rest: Mapping[str, Bool[np.ndarray, "replicas decisions options"]]) -> Choices:
@@ -55,13 +81,16 @@ class Projection:
     """Which rows each replica has decided, what they keep, and which row is next."""
 
     def __init__(
-        self, groups: Sequence[Group], streams: Sequence[torch.Generator], carried: Sequence[Group] = ()
+        self,
+        groups: Sequence[Group],
+        streams: Sequence[torch.Generator],
+        carried: Sequence[Group] = (),
+        order: Order = at_random,
     ) -> None:
         """Draw the orders; rows of `carried` groups, which a network has besides, are never decided."""
         self.groups = {group.name: group for group in groups}
         self.frozen = Frozen((*groups, *carried), len(streams))
-        rows: list[Row] = [(group.name, decision) for group in groups for decision in range(group.decisions)]
-        self.orders = [[rows[i] for i in torch.randperm(len(rows), generator=stream)] for stream in streams]
+        self.orders = [order(groups, stream) for stream in streams]
 
     @property
     def rows(self) -> int:

@@ -183,3 +183,8 @@ PROXIES: dict[Name, Proxy] = {
     "fisher": Proxy(fisher),
     "synflow": Proxy(synflow, SupernetOptions(normalise=False), reads_data=False),
 }
+
+
+def scorer(proxy: Proxy, network: Supernet, batch: Batch) -> Callable[[Choices], Score]:
+    """Return the score of choices on one batch: what a selection by removal asks for."""
+    return lambda choices: proxy.score(network, choices, batch)

@@ -196,7 +196,8 @@ class DataPolicy:
 
     Attributes:
         split: "halves": weights see the training half, architecture the validation half; "all": both are one set.
-        train_batches: training batches per step.
+        train_batches: training batches per step; 0 for methods that train nothing: an epoch has no steps, a run has
+            no epochs, and what the method does it does in `finish`.
         val_batches: validation batches per step; 0 for methods that train weights only.
         batch_size: (epoch, base size) to the size in that epoch.
     """
@@ -248,6 +249,13 @@ class Resources(Protocol):
         """Evaluate without gradients on un-augmented batches of "train" or "val"; None is the whole split.
 
         Batch indices wrap around, so `range(10 * i, 10 * i + 10)` is a sequential stream.
+        """
+        ...
+
+    def served(self, policy: DataPolicy, epoch: int) -> Iterator[StepBatches]:
+        """Return what the steps of an epoch would receive, for methods that read images outside of steps.
+
+        A pure function of (seed, policy, epoch); epochs may go on beyond the horizon.
         """
         ...
 

@@ -38,6 +38,7 @@ from searchers import (
     sgas,
     single_darts,
     snas,
+    zero_cost_pt,
 )
 from searchers._staged import Selection, staged
 from searchers.base import Method
@@ -79,6 +80,7 @@ METHODS: dict[str, Method] = {
         snas.METHOD,
         darts_pt.METHOD,
         darts_pt_fixed.METHOD,
+        zero_cost_pt.METHOD,
     )
 }
 

@@ -77,6 +77,8 @@ def quick(method: Method) -> Any:
         changes["warm_up"] = 0.0
     if "arch_every" in names:
         changes["arch_every"] = 1
+    if "proposals" in names:
+        changes |= {"proposals": 1, "validation": 1}
     if "inner" in names:  # an epoch has three batches
         changes["inner"] = 1
     return dataclasses.replace(settings, **changes)
@@ -89,7 +91,7 @@ def start(method: Method, lab: Lab) -> Searcher:
 def steps(lab: Lab, policy: DataPolicy, count: int) -> Iterator[StepBatches]:
     """The first `count` steps of the search, over as many epochs as they take."""
     epoch = 0
-    while count > 0:
+    while count > 0 and policy.train_batches:
         for batches in lab.feed.epoch(policy, epoch, EPOCHS):
             if count > 0:
                 yield batches
@@ -100,7 +102,10 @@ def steps(lab: Lab, policy: DataPolicy, count: int) -> Iterator[StepBatches]:
 def drive(
     searcher: Searcher, lab: Lab, first: int, end: int, between: Callable[[Searcher], None] = lambda _searcher: None
 ) -> list[StepLosses]:
-    """Search the epochs from `first` to before `end`; call `between` before every step and after every epoch."""
+    """Search the epochs from `first` to before `end`; call `between` before every step and after every epoch.
+
+    What trains nothing has no epochs: all of its search is its end.
+    """
     losses = []
     for epoch in range(first, end):
         searcher.begin_epoch(epoch)
@@ -108,6 +113,9 @@ def drive(
             between(searcher)
             losses.append(searcher.step(batches))
         searcher.end_epoch(epoch)
+        between(searcher)
+    if not searcher.policy.train_batches:
+        searcher.finish()
         between(searcher)
     return losses
 

@@ -1,5 +1,6 @@
 """Second-order DARTS: against first order, against finite differences, and against its equations written out."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import labs
@@ -15,6 +16,7 @@ from searchers.base import (
     Active,
     Batch,
     Choices,
+    DataPolicy,
     Evaluation,
     ForwardInputs,
     Group,
@@ -82,6 +84,9 @@ class SmoothLab:
     def build(self, options: SupernetOptions) -> Supernet:
         scale = self.scale or (1.0,) * self.replicas
         return SmoothNet(self.stream("weights", 0), torch.tensor(scale, dtype=torch.float64)).to(self.dtype)
+
+    def served(self, policy: DataPolicy, epoch: int) -> Iterator[StepBatches]:
+        raise NotImplementedError
 
     def probe(self) -> Batch:
         raise NotImplementedError

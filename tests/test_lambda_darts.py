@@ -1,5 +1,6 @@
 """Λ-DARTS: Λ and its derivatives, its difference against autograd in a smooth network, and against DARTS."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import labs
@@ -15,6 +16,7 @@ from searchers.base import (
     Active,
     Batch,
     Choices,
+    DataPolicy,
     Evaluation,
     ForwardInputs,
     Group,
@@ -79,6 +81,9 @@ class SmoothLab:
         return Smooth(self.stream("weights", 0), self.idle)
 
     def evaluate(self, network: Supernet, choices: Choices, split: str, batches: range | None) -> Evaluation:
+        raise NotImplementedError
+
+    def served(self, policy: DataPolicy, epoch: int) -> Iterator[StepBatches]:
         raise NotImplementedError
 
     def probe(self) -> Batch:

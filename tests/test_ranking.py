@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import labs
@@ -16,7 +16,17 @@ from scipy.stats import chisquare
 from bench import spaces
 from bench.lab import Lab
 from searchers._ranking import KHot, RankingSettings, as_choices, rank, sample_cells
-from searchers.base import Batch, Choices, Evaluation, Group, Horizon, Supernet, SupernetOptions
+from searchers.base import (
+    Batch,
+    Choices,
+    DataPolicy,
+    Evaluation,
+    Group,
+    Horizon,
+    StepBatches,
+    Supernet,
+    SupernetOptions,
+)
 
 DRAWS = 6000
 EVEN = 1e-3  # the smallest p-value taken as even; the seed is fixed
@@ -102,6 +112,9 @@ class KnownLab:
 
     def stream(self, name: str, step: int) -> tuple[torch.Generator, ...]:
         return self.lab.stream(name, step)
+
+    def served(self, policy: DataPolicy, epoch: int) -> Iterator[StepBatches]:
+        raise NotImplementedError
 
     def probe(self) -> Batch:
         raise NotImplementedError

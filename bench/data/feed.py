@@ -74,8 +74,10 @@ class Feed:
         """Return the number of steps in which the training images are passed over once.
 
         The last batch may be short, down to 2 images (batch normalisation needs them); a step is made of whole
-        batches, so batches that do not fill a step of several are left out.
+        batches, so batches that do not fill a step of several are left out. A policy that trains nothing has no steps.
         """
+        if policy.train_batches == 0:
+            return 0
         images, size = len(self._pool(policy)), policy.batch_size(epoch, self._settings.batch_size)
         steps = _batches(images, size) // policy.train_batches
         if steps == 0:
