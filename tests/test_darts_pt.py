@@ -74,6 +74,8 @@ def test_the_first_decision_is_the_removal_that_hurts_most(space: str) -> None:
         name, decision = rows_in_order(lab, replica)[0]
         keep = next(group.keep for group in lab.groups if group.name == name)
         left = set(range(mixed[name].shape[-1]))
+        chosen = {int(o) for o in kept[name][0, replica, decision].nonzero()}
+        assert len(chosen) == keep
         while len(left) > keep:
             hits = {}
             for option in sorted(left):
@@ -81,7 +83,6 @@ def test_the_first_decision_is_the_removal_that_hurts_most(space: str) -> None:
                 gone = [o for o in range(mixed[name].shape[-1]) if o not in left - {option}]
                 weights[name][replica, decision, gone] = 0.0
                 hits[option] = correct(lab, alone.supernet, weights)[replica].item()
-            chosen = {int(o) for o in kept[name][0, replica, decision].nonzero()}
             if keep == 1:  # equal accuracies are told apart by the loss
                 assert hits[min(chosen)] == min(hits.values())
                 left = chosen

@@ -12,6 +12,7 @@ from tests import benches
 from bench import run, setup
 from bench.lab import Lab
 from bench.request import parse
+from searchers._bilevel import Bilevel
 from searchers._perturbation import SELECTION, Perturbation, Settings
 from searchers._staged import Shorter, Staged, staged
 from searchers.base import Horizon, Method, Resources
@@ -100,6 +101,20 @@ def test_a_used_searcher_goes_back_to_its_search() -> None:
     searcher.load_state_dict(kept)
     assert searcher.selection is None
     labs.same(labs.leaves(searcher.state_dict()), labs.leaves(kept))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_search_is_finished_once_when_the_selection_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Bilevel] = []
+    monkeypatch.setattr(Bilevel, "finish", lambda search: calls.append(search))
+    for epochs, share in ((2, 0.5), (1, 1.0)):
+        lab = longer("toy", epochs)
+        searcher = start("darts", lab, share)
+        labs.drive(searcher, lab, 0, epochs)
+        assert calls == ([searcher.search] if share < 1 else [])
+        searcher.finish()
+        assert calls == [searcher.search]
+        calls.clear()
 
 
 @pytest.mark.usefixtures("unchecked")
