@@ -6,7 +6,7 @@ One step, in this order (Liu et al. 2019, DARTS, algorithm 1):
 A method is a `Recipe`; what it changes is a function of it, never a branch here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, final
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from searchers import _relax
 from searchers._descent import ArchOptimiser, Descent, Init, Memory, Moment, Penalty, filled, move_weights
-from searchers._optim import SGD, Adam, ArchSettings, Touched
+from searchers._optim import SGD, Adam, ArchSettings, Layout, Touched, clip
 from searchers.base import (
     Batch,
     Choices,
@@ -29,7 +29,7 @@ from searchers.base import (
     SupernetOptions,
 )
 
-__all__ = ["ArchGradient", "Bilevel", "Moment", "Recipe", "first_order", "weight_step"]
+__all__ = ["ArchGradient", "Bilevel", "Moment", "Recipe", "clipped", "first_order", "weight_step"]
 
 
 class ArchGradient(NamedTuple):
@@ -98,9 +98,22 @@ def first_order(searcher: "Bilevel", batches: StepBatches, inputs: ForwardInputs
     """Return ∂L_val(w, α)/∂α with w fixed (Liu et al. 2019, DARTS, section 2.3, ξ = 0)."""
     leaves = searcher.leaves()
     losses = _relax.loss(searcher.supernet, batches.val[0], searcher.recipe.relax(leaves), searcher.frozen(), inputs)
-    found = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
+    return by_logits(losses, leaves)
+
+
+def by_logits(losses: Float[Tensor, " replicas"], leaves: Logits) -> ArchGradient:
+    """Return the gradient of the losses; zero where a cell without a path does not depend on the logits."""
+    found: Sequence[Tensor | None] = [None] * len(leaves)
+    if losses.requires_grad:
+        found = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
     gradient = {name: filled(g, leaf) for (name, leaf), g in zip(leaves.items(), found, strict=True)}
     return ArchGradient(gradient, losses.detach())
+
+
+def clipped(found: ArchGradient, bound: float | None) -> ArchGradient:
+    """Return the gradient with a norm of at most `bound` over all logits of a replica; None: as it is."""
+    layout = Layout(found.gradient)
+    return found._replace(gradient=layout.split(clip(layout.flatten(found.gradient), bound)))
 
 
 @final

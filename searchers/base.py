@@ -135,6 +135,7 @@ class SupernetOptions:
         shared_features: an operation on a node is computed once, with weights of its own, for all edges out of the node
             (EnTranNAS, Yang et al. 2021), where operations belong to edges.
         groups: further groups, which the searcher reads and the network only carries.
+        depth: share of the benchmark's cells a stage, rounded and at least one cell (P-DARTS, Chen et al. 2019).
         normalise: false leaves every batch normalisation out, with its scale and shift; the parameters stay, unused.
     """
 
@@ -144,6 +145,7 @@ class SupernetOptions:
     shared_features: bool = False
     groups: tuple[Group, ...] = ()
     normalise: bool = True
+    depth: float = 1.0
 
 
 class Address(NamedTuple):

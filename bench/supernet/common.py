@@ -1,6 +1,6 @@
 """What the supernets share: a cell's slice of the choices and the addresses of its parameters."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -27,6 +27,12 @@ class NetworkSize:
     cells: int
     image_channels: int = 3
     classes: int = 10
+
+    def scaled(self, depth: float) -> "NetworkSize":
+        """Return the size with this share of the cells a stage, rounded, and at least one."""
+        if not 0 < depth <= 1:
+            raise ValueError(f"expected a depth, a share of the cells a stage, in (0, 1], got {depth}")
+        return replace(self, cells=max(1, round(depth * self.cells)))
 
 
 @dataclass(frozen=True)

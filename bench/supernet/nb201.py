@@ -138,6 +138,7 @@ class NB201Supernet(nn.Module):
 
     def __init__(self, groups: tuple[Group, ...], replicas: int, size: NetworkSize, options: SupernetOptions) -> None:
         super().__init__()
+        size = size.scaled(options.depth)
         self.edges = edge_groups() if options.edge_weights else ()
         self.groups = (*groups, *self.edges, *options.groups)
         self.replicas, self.parts, self.shared = replicas, options.partial_channels, options.shared_features

@@ -118,6 +118,7 @@ class OneShotSupernet(nn.Module):
         self, groups: tuple[Group, ...], nodes: int, replicas: int, size: NetworkSize, options: SupernetOptions
     ) -> None:
         super().__init__()
+        size = size.scaled(options.depth)
         self.groups, self.nodes, self.replicas = (*groups, *options.groups), nodes, replicas
         self.cells, self.auxiliary = 3 * size.cells, options.auxiliary_skip
         channels, into, cells = size.channels, size.channels, []
