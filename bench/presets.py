@@ -84,16 +84,32 @@ _NATS: Overrides = {
 
 _PAPER_ONE_SHOT: Overrides = {"zero_cost_pt": {"batch_size": 128}}
 
+# NATS-Bench's ENAS; at the embedded size its controller takes fewer steps of fewer samples, at a higher rate.
+_NATS_ENAS: Mapping[str, Any] = {
+    "controller.hidden": 32,
+    "controller.layers": 2,
+    "controller.tanh_op": 2.5,
+    "reinforce.steps": 50,
+    "reinforce.samples": 20,
+    "reinforce.adam.lr": 1e-3,
+    "reinforce.adam.betas": (0.5, 0.999),
+    "reinforce.unit": 1.0,
+    "reinforce.clip": 5.0,
+}
+_FEW_STEPS_ENAS: Mapping[str, Any] = {"reinforce.steps": 10, "reinforce.samples": 4, "reinforce.adam.lr": 5e-3}
+_NATS_RANKING: Mapping[str, Any] = {
+    "ranking.candidates": 100,
+    "ranking.batches": 1,
+    "ranking.finalists": 1,
+    "ranking.every_epoch": False,
+}
+
 # NATS-Bench, weight-sharing configuration: Nesterov, weight decay 5e-4, no clipping; ranking of 100 cells on one batch.
 _PAPER_NB201: Overrides = {
     "*": {"weights.weight_decay": 5e-4, "weights.nesterov": True, "weights.clip": None},
-    "random_ws": {
-        "per_cell": True,
-        "ranking.candidates": 100,
-        "ranking.batches": 1,
-        "ranking.finalists": 1,
-        "ranking.every_epoch": False,
-    },
+    "random_ws": {"per_cell": True, **_NATS_RANKING},
+    "enas": {**_NATS_ENAS, **_NATS_RANKING},
+    "setn": _NATS_RANKING,
     "rdarts_l2": {"weights.weight_decay": 27e-4},
     **_NATS,
 }
@@ -114,21 +130,28 @@ def embedded(space: str) -> Preset:
         augmentation=Augmentation(padding=1, flip=False, cutout_length=0),
         probe_size=40,
         curvature="lanczos",
-        settings={**_EMBEDDED, **_NATS} if space == "nb201" else _EMBEDDED,
+        settings=_EMBEDDED_NB201 if space == "nb201" else _EMBEDDED,
     )
 
 
 # An epoch has 4 steps instead of 261: the architecture's rate is 33 times the papers', every method has the benchmark's
-# batch size, and ranking is done once, on few cells. The rate of DA²S is one of SGD.
+# batch size, and ranking is done once, on few cells, 60 for every method that ranks. The rate of DA²S is one of SGD.
+# The memory of Pi-NAS's teacher is the same share of the search.
+_FEW_CELLS: Mapping[str, Any] = {"ranking.candidates": 60, "ranking.batches": 1, "ranking.every_epoch": False}
 _EMBEDDED: Overrides = {
     "*": {"arch.lr": 1e-2, "batch_size": None},
     "da2s": {"arch.lr": 1e-1},
-    "random_ws": {
-        "ranking.candidates": 60,
-        "ranking.batches": 1,
-        "ranking.every_epoch": False,
-    },
+    "random_ws": _FEW_CELLS,
+    "enas": {"reinforce.steps": 10, "reinforce.adam.lr": 1e-2, **_FEW_CELLS},
+    "setn": _FEW_CELLS,
+    "spos": {"evolution.population": 12, "evolution.generations": 5, "evolution.parents": 5},
+    "pi_nas": {"momentum": 0.94, **_FEW_CELLS},
     "zero_cost_pt": {"validation": 20},
+}
+_EMBEDDED_NB201: Overrides = {
+    **_EMBEDDED,
+    **_NATS,
+    "enas": {**_NATS_ENAS, **_FEW_STEPS_ENAS, **_FEW_CELLS},
 }
 
 PRESETS = {"paper": paper, "embedded": embedded}

@@ -56,7 +56,7 @@ class Recipe:
         order: the two levels of a step.
         end_epoch: called after every epoch with the searcher and the number of the epoch.
         memory: what the hooks above remember between steps.
-        select: logits to the scores that are discretised; None discretises the logits.
+        select: logits to the scores that are discretised, None before anything is selected; without it, the logits.
         shift_invariant: groups whose rows are invariant to a constant (softmax rows).
         hessian_of: the loss λ is the curvature of, for captions.
         warm_up: share of the epochs in which only the weights move: no architecture step, no validation loss.
@@ -74,7 +74,7 @@ class Recipe:
     order: Callable[["Bilevel", StepBatches], StepLosses] | None = None
     end_epoch: Callable[["Bilevel", int], None] | None = None
     memory: Memory | None = None
-    select: Callable[[Logits], Logits] | None = None
+    select: Callable[[Logits], Logits | None] | None = None
     shift_invariant: tuple[str, ...] | None = None
     hessian_of: str = "validation cross-entropy through the softmax relaxation"
     warm_up: float = 0.0

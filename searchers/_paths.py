@@ -8,7 +8,7 @@ branch here. One step, unless the recipe has another:
      use does not move.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -144,19 +144,23 @@ def rank_uniform(settings: RankingSettings) -> Callable[[Paths, int], Logits | N
 
 
 def uniform(network: Supernet, resources: Resources, name: str, step: int, cells: int = 1) -> KHot:
-    """Return a uniform cell a replica, drawn again while it carries no signal.
+    """Return a uniform cell a replica, drawn again while it carries no signal."""
+    streams = resources.stream(name, step)
+    return alive(network, lambda replicas: sample_cells(network.groups, [streams[i] for i in replicas], cells))
+
+
+def alive(network: Supernet, draw: Callable[[Sequence[int]], KHot]) -> KHot:
+    """Return what `draw` gives for every replica, drawn again for those whose cell carries no signal.
 
     Raises:
-        RuntimeError: no such cell was found.
+        RuntimeError: no cell that does was found.
     """
-    streams = resources.stream(name, step)
-    hot = sample_cells(network.groups, streams, cells)
+    hot = draw(range(network.replicas))
     for _ in range(REDRAWS):
         dead = np.flatnonzero(~carries(network, hot))
         if not len(dead):
             return hot
-        again = sample_cells(network.groups, [streams[i] for i in dead], cells)
-        for group, values in again.items():
+        for group, values in draw(dead.tolist()).items():
             hot[group][:, dead] = values
     raise RuntimeError(f"expected a cell that reaches the output within {REDRAWS} draws, got none")
 

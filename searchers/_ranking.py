@@ -55,16 +55,16 @@ def as_scores(hot: KHot, like: Tensor) -> Logits:
 
 
 def accuracies(
-    network: Supernet, resources: Resources, cells: Sequence[KHot], batches: int | None
+    network: Supernet, resources: Resources, cells: Sequence[KHot], batches: int | None, first: int = 0
 ) -> Float[np.ndarray, "replicas candidates"]:
     """Return the accuracy of every cell on the validation half, un-augmented, as a discrete network.
 
-    Cell i sees batches i·b to (i+1)·b of the sequential validation stream; None: all see the whole half. The numbers
-    are read from the device.
+    Cell i sees batches i·b to (i+1)·b of the sequential validation stream, counted from `first`; with None all see the
+    whole half. The numbers are read from the device.
     """
     like = next(iter(network.named_parameters()))[1]
     found = []
-    for i, cell in enumerate(cells):
+    for i, cell in enumerate(cells, start=first):
         seen = None if batches is None else range(i * batches, (i + 1) * batches)
         found.append(resources.evaluate(network, as_choices(cell, like), "val", seen).accuracy)
     return torch.stack(found, 1).double().cpu().numpy()

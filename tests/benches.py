@@ -51,6 +51,11 @@ def quick(*methods: str) -> list[str]:
     fields = {method: {field.name for field in dataclasses.fields(METHODS[method].settings)} for method in methods}
     ranked = [method for method in methods if "ranking" in fields[method]]
     changes = [f"{method}.ranking.{change}" for method in ranked for change in ("candidates=4", "finalists=2")]
+    small = ("population=4", "generations=2", "parents=2")
+    changes += [
+        f"{method}.evolution.{change}" for method in methods if "evolution" in fields[method] for change in small
+    ]
+    changes += [f"{method}.reinforce.steps=3" for method in methods if "reinforce" in fields[method]]
     changes += [f"{method}.partial_channels=2" for method in methods if "partial_channels" in fields[method]]
     changes += [f"{method}.inner=1" for method in methods if "inner" in fields[method]]
     return [*(part for change in changes for part in ("--set", change))]

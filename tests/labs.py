@@ -63,6 +63,10 @@ def quick(method: Method) -> Any:
     changes: dict[str, Any] = {}
     if "ranking" in names:
         changes["ranking"] = RankingSettings(candidates=6, batches=1, finalists=2)
+    if "evolution" in names:
+        changes["evolution"] = dataclasses.replace(settings.evolution, population=4, generations=2, parents=2)
+    if "reinforce" in names:
+        changes["reinforce"] = dataclasses.replace(settings.reinforce, steps=3)
     if "batch_size" in names:
         changes["batch_size"] = None
     if "partial_channels" in names:
