@@ -62,19 +62,18 @@ def draw(frame: pd.DataFrame, text: str) -> Figure:
     for ax in made.axes.flat:
         ax.set_axis_off()
     first = 0
-    for space, part in parts.items():
-        several = len(parts) > 1
+    for part in parts.values():
         for ax, (_, cell) in zip(made.axes[first:].flat, part.iterrows(), strict=False):
-            ax.set_title(_title(cell, f"{space}: " if several else ""), fontsize=6, pad=2)
+            ax.set_title(_title(cell), fontsize=6, pad=2)
             draw_graph(ax, read(cell["genotype"]))
         first += -(-len(part) // COLUMNS)
     return _page.finish(made, [Line2D([], [], color=colour, linewidth=3, label=name)
                                for name, colour in COLOURS.items()])  # fmt: skip
 
 
-def _title(cell: pd.Series, space: str) -> str:
+def _title(cell: pd.Series) -> str:
     error = f", test error {100 * cell['error_test']:.1f} %" if np.isfinite(cell["error_test"]) else ""
-    return f"{space}{cell['label']}\n{cell['count']} of {cell['seeds']} seeds{error}"
+    return f"{cell['space']}: {cell['label']}\n{cell['count']} of {cell['seeds']} seeds{error}"
 
 
 def draw_graph(ax: Axes, graph: Graph) -> None:

@@ -34,8 +34,15 @@ class Kind:
 
 
 def caption(kind: Kind, frame: pd.DataFrame) -> str:
-    """Return what stands below a figure of selected runs (`selection.select`)."""
-    return kind.caption(kind.prepare(frame))
+    """Return what stands below a figure of selected runs (`selection.select`).
+
+    Raises:
+        ValueError: no run has a value.
+    """
+    prepared = kind.prepare(frame)
+    if prepared[kind.value].isna().all():
+        raise ValueError(f"no run has a value of {kind.value}")
+    return kind.caption(prepared)
 
 
 def draw(kind: Kind, frame: pd.DataFrame, text: str) -> Figure:

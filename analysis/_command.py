@@ -30,7 +30,15 @@ def selected(options: argparse.Namespace) -> pd.DataFrame:
     Raises:
         ValueError: there are none, or they must not stand together.
     """
-    frame = tidy(runs(options.results))
+    return chosen(tidy(runs(options.results)), options)
+
+
+def chosen(frame: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:
+    """Return the rows of a tidy table that the options choose.
+
+    Raises:
+        ValueError: there are none, or they must not stand together.
+    """
     if frame.empty:
         raise ValueError(f"no runs with records under {options.results / 'runs'}; python -m bench.run makes some")
     methods = [] if options.methods == "all" else options.methods.split(",")

@@ -3,6 +3,7 @@
 Heights of legend and caption are measured before the figure gets its size. No pyplot, so no global state.
 """
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from analysis.style import DOUBLE_COLUMN_IN, DPI, FONT_PT, SINGLE_COLUMN_IN
 ROW_IN = 1.75
 EDGE_IN = 0.06
 LINE_IN = FONT_PT * 1.3 / 72
-HANDLE_IN = FONT_PT * 5 / 72
+HANDLE_IN = FONT_PT * 4.4 / 72
 """A legend entry's line, its distance to the text and to the next column."""
 
 
@@ -40,7 +41,7 @@ def page(rows: int, columns: int, legend: Sequence[str], caption: str, row_in: f
     lines = wrap(caption, width - 2 * EDGE_IN, renderer) if caption else []
     widest = max((width_in(label, renderer) for label in legend), default=0.0) + HANDLE_IN
     legend_columns = max(1, min(len(legend), int((width - 2 * EDGE_IN) / widest)))
-    legend_in = -(-len(legend) // legend_columns) * LINE_IN + LINE_IN
+    legend_in = -(-len(legend) // legend_columns) * LINE_IN + (LINE_IN if caption else 0)
     below = legend_in + len(lines) * LINE_IN + 2 * EDGE_IN
     height = rows * row_in + below
     figure = Figure(figsize=(width, height), dpi=DPI)
@@ -82,6 +83,13 @@ def wrap(text: str, width: float, renderer: RendererAgg) -> list[str]:
         else:
             lines[-1] = longer
     return lines
+
+
+def svg(figure: Figure) -> str:
+    """Return a figure as the text of an SVG file without date or version; letters are outlines."""
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return out.getvalue()
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

@@ -112,4 +112,6 @@ SETTINGS = {
     "axes.axisbelow": True,
     "pdf.fonttype": 42,
     "savefig.dpi": "figure",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "nas-stability",
 }

@@ -61,8 +61,8 @@ def test_a_panel_names_method_and_count(frame: pd.DataFrame) -> None:
     figure = figures.draw("cells", frame)
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
     assert titles == [
-        "darts\n2 of 3 seeds, test error 25.0 %", "darts\n1 of 3 seeds, test error 25.0 %",
-        "gdas\n1 of 1 seeds, test error 30.0 %",
+        "nb201: darts\n2 of 3 seeds, test error 25.0 %", "nb201: darts\n1 of 3 seeds, test error 25.0 %",
+        "nb201: gdas\n1 of 1 seeds, test error 30.0 %",
     ]  # fmt: skip
     assert "Without a cell: random_ws." in caption(figure)
     assert [len(ax.patches) for ax in figure.axes[:3]] == [6, 6, 5]
