@@ -106,7 +106,11 @@ def test_a_used_searcher_goes_back_to_its_search() -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_the_search_is_finished_once_when_the_selection_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Bilevel] = []
-    monkeypatch.setattr(Bilevel, "finish", lambda search: calls.append(search))
+
+    def note(search: Bilevel) -> None:
+        calls.append(search)
+
+    monkeypatch.setattr(Bilevel, "finish", note)
     for epochs, share in ((2, 0.5), (1, 1.0)):
         lab = longer("toy", epochs)
         searcher = start("darts", lab, share)
