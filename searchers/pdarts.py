@@ -152,4 +152,4 @@ def build(settings: Settings, resources: Resources) -> Progressive:
     return Progressive(Stages(settings, resources))
 
 
-METHOD = Method("pdarts", Settings, build, "Chen et al. (2019), P-DARTS", passes_per_step=1.5, policy=policy)
+METHOD = Method("pdarts", Settings, build, "Chen et al. (2019), P-DARTS", passes_per_step=1.7, policy=policy)
