@@ -55,7 +55,7 @@ def inline(svg: str, label: str) -> str:
     """Return an SVG file as an element of a page: scalable, with a name, without the ids that nothing refers to."""
     element = svg[svg.index("<svg") :]
     element = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", element)
-    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
+    element = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->\s*", "", element, flags=re.DOTALL)
     head, rest = element.split(">", 1)
     head = re.sub(r' (width|height|version)="[^"]*"', "", head)
     return f'{head} role="img" aria-label="{escape(label)}">{rest}'
