@@ -1,5 +1,6 @@
 """Estimates with intervals, comparisons and profiles."""
 
+import itertools
 import math
 
 import numpy as np
@@ -128,6 +129,33 @@ def test_equal_seeds_are_no_evidence() -> None:
 
 def test_independent_seeds_are_relabelled() -> None:
     assert stats.relabelled(np.arange(4.0), np.arange(10.0, 14.0), rng()) == pytest.approx(2 / 70)
+
+
+@given(st.lists(st.floats(-9, 9).map(lambda x: round(x, 1)), min_size=4, max_size=4), st.integers(0, 3))
+def test_permutation_tests_count_all_ways(values: list[float], shift: int) -> None:
+    first, second = np.array(values), np.array([0.5, 1.5, -2.0]) + shift
+
+    both = np.concatenate([first, second])
+
+    def difference(chosen: tuple[int, ...]) -> float:
+        return abs(both[list(chosen)].mean() - np.delete(both, chosen).mean())
+
+    ways = [difference(chosen) for chosen in itertools.combinations(range(7), 4)]
+    wanted = np.mean(np.array(ways) >= difference((0, 1, 2, 3)) - 1e-9)
+    assert stats.relabelled(first, second, rng()) == pytest.approx(wanted)
+    flips = [np.dot(signs, first) for signs in itertools.product([-1, 1], repeat=4)]
+    expected = np.mean(np.abs(flips) >= abs(first.sum()) - 1e-9)
+    assert stats.sign_flip(first, rng()) == pytest.approx(expected)
+
+
+def test_drawn_permutations_come_near_all_of_them() -> None:
+    first, second = rng(1).normal(0, 1, 7), rng(2).normal(1, 1, 6)
+    every, drawn = (stats.relabelled(first, second, rng(), n) for n in (1716, 1715))
+    assert every != drawn
+    assert drawn == pytest.approx(every, abs=0.03)
+    every, drawn = (stats.sign_flip(second, rng(), n) for n in (64, 63))
+    assert every != drawn
+    assert drawn == pytest.approx(every, abs=0.2)
 
 
 def test_a_permutation_test_keeps_its_level() -> None:
