@@ -52,13 +52,26 @@ def _value(cell: Cell) -> str:
 
 
 def inline(svg: str, label: str) -> str:
-    """Return an SVG file as an element of a page: scalable, with a name, without the ids that nothing refers to."""
+    """Return an SVG file as an element of a page: scalable, with a name, its ids those of no other figure."""
     element = svg[svg.index("<svg") :]
-    element = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", element)
     element = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->\s*", "", element, flags=re.DOTALL)
-    head, rest = element.split(">", 1)
+    head, rest = _numbered(element, label).split(">", 1)
     head = re.sub(r' (width|height|version)="[^"]*"', "", head)
     return f'{head} role="img" aria-label="{escape(label)}">{rest}'
+
+
+def _numbered(element: str, label: str) -> str:
+    """Drop the ids that nothing refers to and number the others: matplotlib makes some from memory addresses."""
+    used = dict.fromkeys(re.findall(r'(?:url\(|href=")#([^")]+)', element))
+    prefix = re.sub(r"\W+", "-", label)
+    names = {old: f"{prefix}-{number}" for number, old in enumerate(used)}
+
+    def renamed(match: re.Match[str]) -> str:
+        new = names.get(match[2])
+        return f"{match[1]}{new}{match[3]}" if new else ""
+
+    element = re.sub(r'(\sid=")([^"]+)(")', renamed, element)
+    return re.sub(r'((?:url\(|href=")#)([^")]+)(["\)])', renamed, element)
 
 
 def page(title: str, body: str) -> str:

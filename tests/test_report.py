@@ -46,7 +46,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of two spaces, with a miss, a warning, an unfinished run and a method that needs escaping."""
     results = tmp_path_factory.mktemp("study")
     write_run(results, spec("s1", "darts", 0), [record(0, genotype=S1), record(1, genotype=S1, test=0.8)])
-    write_run(results, spec("s1", "darts", 1), [record(0, genotype=S1), record(1, miss=True, test=None)], False)
+    write_run(
+        results, spec("s1", "darts", 1), [record(0, genotype=S1), record(1, genotype=S1, miss=True, test=None)], False
+    )
     folder = write_run(results, spec("nb201", "a<b&c", 0), [record(0, genotype=NB201), record(1, genotype=NB201)])
     with (folder / "records.jsonl").open("a") as file:
         file.write("torn\n")
@@ -61,8 +63,9 @@ def test_the_page_is_whole_and_loads_nothing(written: Path) -> None:
     assert page.open == []
     named = {"filter", "space", "shown", "figures", "tables", "runs", "environment", "accuracy-s1", "all-runs"}
     assert named <= set(page.ids)
-    anchors = [name for name in page.ids if not name.startswith(("DejaVu", "m", "p", "C"))]
-    assert len(set(anchors)) == len(anchors)
+    assert len(set(page.ids)) == len(page.ids)
+    text = written.read_text()
+    assert set(re.findall(r'(?:url\(|href=")#([^")]+)', text)) <= set(page.ids)
 
 
 def test_what_a_reader_must_know_stands_in_it(written: Path) -> None:
