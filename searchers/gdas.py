@@ -28,10 +28,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from searchers import _relax
-from searchers._bilevel import ArchGradient, Bilevel, Recipe
+from searchers._bilevel import ArchGradient, Bilevel, Recipe, by_logits, clipped
 from searchers._gumbel import Noise, gumbel
-from searchers._optim import ArchSettings, Layout, WeightSettings, clip
-from searchers.base import Batch, Choices, ForwardInputs, Logits, Method, Resources, StepBatches
+from searchers._optim import ArchSettings, WeightSettings
+from searchers.base import Choices, ForwardInputs, Logits, Method, Resources, StepBatches
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,8 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
         leaves = searcher.leaves()
         choices = sampled(searcher, "arch", leaves)
         inputs = ForwardInputs(shift=unsampled(choices) if settings.gradient == "constant_map" else None)
-        found = _gradient(searcher, batches.val[0], leaves, choices, inputs)
-        layout = Layout(leaves)
-        return found._replace(gradient=layout.split(clip(layout.flatten(found.gradient), settings.arch_clip)))
+        losses = _relax.loss(searcher.supernet, batches.val[0], choices, searcher.frozen(), inputs)
+        return clipped(by_logits(losses, leaves), settings.arch_clip)
 
     recipe = Recipe(
         weight_choices=lambda searcher, logits, _batches: sampled(searcher, "weights", logits),
@@ -114,15 +113,6 @@ def unsampled(choices: Choices) -> dict[str, Tensor]:
     assert choices.active is not None
     left = {name: torch.as_tensor(~active) for name, active in choices.active.items()}
     return {name: (value * left[name].to(value)).sum(-1) for name, value in choices.weights.items() if left[name].any()}
-
-
-def _gradient(searcher: Bilevel, batch: Batch, leaves: Logits, choices: Choices, inputs: ForwardInputs) -> ArchGradient:
-    """Return the gradient by the logits; zero where a sampled cell without a path does not depend on them."""
-    losses = _relax.loss(searcher.supernet, batch, choices, searcher.frozen(), inputs)
-    if not losses.requires_grad:
-        return ArchGradient({name: torch.zeros_like(leaf) for name, leaf in leaves.items()}, losses)
-    found = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
-    return ArchGradient(dict(zip(leaves, found, strict=True)), losses.detach())
 
 
 METHOD = Method("gdas", Settings, build, "Dong and Yang (2019), GDAS", passes_per_step=1.5)
