@@ -22,6 +22,7 @@ class Estimate:
 
     Attributes:
         weights: of one replica's supernet.
+        steps_per_epoch: of the first epoch.
         wall_s: seconds for all epochs, steps and curvature; extrapolated linearly in the batch.
         peak_bytes: activations, weights and optimiser state at the larger of batch and probe.
     """
@@ -44,18 +45,20 @@ def estimate(stack: Stack) -> Estimate:
     network.to(lab.device, lab.dtype)
     parameters = sum(parameter[0].numel() for _, parameter in network.named_parameters())
     image_s, image_bytes = _pass(stack, network)
-    steps = lab.feed.steps_per_epoch(searcher_policy, 0)
-    size = searcher_policy.batch_size(0, spec.batch_size)
+    epochs = range(spec.epochs)
+    steps = [lab.feed.steps_per_epoch(searcher_policy, epoch, spec.epochs) for epoch in epochs]
+    sizes = [searcher_policy.batch_size(epoch, spec.batch_size) for epoch in epochs]
     measured = 0 if spec.curvature.mode == "off" else spec.probe_size * (1 + PASSES_PER_PRODUCT * PRODUCTS)
-    images = spec.epochs * (steps * size * method.passes_per_step + measured / spec.curvature_every)
+    trained = sum(count * size for count, size in zip(steps, sizes, strict=True))
+    images = trained * method.passes_per_step + spec.epochs * measured / spec.curvature_every
     groups = lab.space.groups
     return Estimate(
         weights=parameters,
         logits=sum(group.shape[0] * group.shape[1] for group in groups),
         rows=sum(group.shape[0] for group in groups),
-        steps_per_epoch=steps,
+        steps_per_epoch=next(iter(steps), 0),
         wall_s=images * image_s,
-        peak_bytes=int(max(size, 2 * spec.probe_size) * image_bytes) + 4 * lab.replicas * parameters * 4,
+        peak_bytes=int(max([*sizes, 2 * spec.probe_size]) * image_bytes) + 4 * lab.replicas * parameters * 4,
     )
 
 

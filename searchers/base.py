@@ -202,12 +202,15 @@ class DataPolicy:
             no epochs, and what the method does it does in `finish`.
         val_batches: validation batches per step; 0 for methods that train weights only.
         batch_size: (epoch, base size) to the size in that epoch.
+        classes: (epoch, epochs) to the share of the classes whose images are served in that epoch, those of the lowest
+            numbers; probes and evaluations have all classes.
     """
 
     split: Literal["halves", "all"] = "halves"
     train_batches: int = 1
     val_batches: int = 1
     batch_size: Callable[[int, int], int] = field(default=lambda _epoch, base: base)
+    classes: Callable[[int, int], float] = field(default=lambda _epoch, _epochs: 1.0)
 
 
 class Evaluation(NamedTuple):

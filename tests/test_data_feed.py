@@ -297,3 +297,27 @@ def test_serving_reads_nothing_back_from_the_device() -> None:
     assert last.train[0].images.shape == (2, 4, 3, 6, 6)
     assert {batch.images.device.type for batch in feed.evaluation("val")} == {"meta"}
     assert feed.legacy_probe(1, 3, size=5).images.shape == (2, 5, 3, 6, 6)
+
+
+def test_the_classes_of_an_epoch_are_those_the_policy_says() -> None:
+    """Images of a third, two thirds and all of three classes; all are served once, and the last epoch is the usual."""
+    dataset = make_dataset(30, 21)
+    shares = {(0, 3): 1 / 3, (1, 3): 2 / 3, (2, 3): 1.0}
+    for split in ("halves", "all"):
+        feed, plain = make_feed(dataset, (0, 1)), DataPolicy(split=split)
+        policy = replace(plain, classes=lambda epoch, epochs: shares[epoch, epochs])
+        for epoch in range(3):
+            steps, again = (list(feed.epoch(policy, epoch, 3)) for _ in range(2))
+            assert len(steps) == feed.steps_per_epoch(policy, epoch, 3)
+            assert all(same(one, other, 0) for one, other in zip(steps, again, strict=True))
+            halves = {"train": dataset.train_indices, "val": dataset.val_indices}
+            if split == "all":
+                halves = {"train": torch.cat(list(halves.values()))}
+            for half, images in halves.items():
+                allowed = sorted(n for n in images.tolist() if n % 3 <= epoch)
+                found = flat(served(steps, half))
+                assert set(found) <= set(allowed)
+                assert half == "val" or len(allowed) - 1 <= len(set(found)) == len(found)
+        assert all(same(a, b, 0) for a, b in zip(steps, feed.epoch(plain, 2, 3), strict=True))
+    with pytest.raises(ValueError, match=r"expected a share of the 3 classes, one of them at least, got 0\.1"):
+        feed.steps_per_epoch(DataPolicy(classes=lambda _epoch, _epochs: 0.1), 0)

@@ -63,6 +63,9 @@ class Feed:
         )
         self._halves = {"train": dataset.train_indices.to(device), "val": dataset.val_indices.to(device)}
         self._both = torch.cat([self._halves["train"], self._halves["val"]])
+        both = torch.cat([dataset.train_indices, dataset.val_indices])
+        self._hosted = {"train": dataset.train_indices, "val": dataset.val_indices, "both": both}
+        self._hosted_labels = dataset.search.labels
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -70,15 +73,17 @@ class Feed:
         _, c, h, w = self._images.shape
         return c, h, w
 
-    def steps_per_epoch(self, policy: DataPolicy, epoch: int) -> int:
+    def steps_per_epoch(self, policy: DataPolicy, epoch: int, epochs: int = 1) -> int:
         """Return the number of steps in which the training images are passed over once.
 
         The last batch may be short, down to 2 images (batch normalisation needs them); a step is made of whole
         batches, so batches that do not fill a step of several are left out. A policy that trains nothing has no steps.
+        The number of `epochs` matters where the policy's classes depend on it.
         """
         if policy.train_batches == 0:
             return 0
-        images, size = len(self._pool(policy)), policy.batch_size(epoch, self._settings.batch_size)
+        pool = self._pool("train", policy, (epoch, epochs))
+        images, size = len(pool), policy.batch_size(epoch, self._settings.batch_size)
         steps = _batches(images, size) // policy.train_batches
         if steps == 0:
             raise ValueError(
@@ -92,12 +97,13 @@ class Feed:
         With split "all" the pool is both halves and there are no validation batches, whatever the policy's number. The
         validation order restarts every epoch, and goes on with a further permutation where it is used up.
         """
-        steps = self.steps_per_epoch(policy, epoch)
+        steps, now = self.steps_per_epoch(policy, epoch, epochs), (epoch, epochs)
         val_batches = policy.val_batches if policy.split == "halves" else 0
         size = policy.batch_size(epoch, self._settings.batch_size)
         probability = self._cutout_probability(epoch, epochs)
-        train = self._serve("train", self._pool(policy), size, (epoch, steps * policy.train_batches, probability))
-        val = self._serve("val", self._halves["val"], size, (epoch, steps * val_batches, probability))
+        pools = {half: self._pool(half, policy, now) for half in ("train", "val")}
+        train = self._serve("train", pools["train"], size, (epoch, steps * policy.train_batches, probability))
+        val = self._serve("val", pools["val"], size, (epoch, steps * val_batches, probability))
         return (StepBatches(_take(train, policy.train_batches), _take(val, val_batches)) for _ in range(steps))
 
     def evaluation(self, split: str, batches: range | None = None) -> Iterator[Batch]:
@@ -138,8 +144,16 @@ class Feed:
         step = epoch * AUGMENT_STRIDE + len(half) // full
         return self._augmented("val", chosen, step, self._cutout_probability(epoch, epochs))
 
-    def _pool(self, policy: DataPolicy) -> Int64[Tensor, " n"]:
-        return self._both if policy.split == "all" else self._halves["train"]
+    def _pool(self, half: str, policy: DataPolicy, now: tuple[int, int]) -> Int64[Tensor, " n"]:
+        """Return the images that batches of a half are taken from in this epoch out of so many."""
+        name = "both" if half == "train" and policy.split == "all" else half
+        share = policy.classes(*now)
+        if not 1 / self._classes <= share <= 1:
+            raise ValueError(f"expected a share of the {self._classes} classes, one of them at least, got {share}")
+        if share == 1:
+            return self._both if name == "both" else self._halves[name]
+        images = self._hosted[name]
+        return images[self._hosted_labels[images] < round(share * self._classes)].to(self._device)
 
     def _cutout_probability(self, epoch: int, epochs: int) -> float:
         return augment.ramp(epoch, epochs) if self._settings.cutout_ramp else 1.0
