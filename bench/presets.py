@@ -147,6 +147,8 @@ _EMBEDDED: Overrides = {
     "spos": {"evolution.population": 12, "evolution.generations": 5, "evolution.parents": 5},
     "pi_nas": {"momentum": 0.94, **_FEW_CELLS},
     "zero_cost_pt": {"validation": 20},
+    "dsnas": {"arch.lr": 3e-2},
+    "bnas_policy": {"every": 1},
 }
 _EMBEDDED_NB201: Overrides = {
     **_EMBEDDED,
