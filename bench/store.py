@@ -113,12 +113,7 @@ class Store:
     def save(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint in one step."""
         sizes = {s.name: {name: (self.folder(s) / name).stat().st_size for name in FILES} for s in self.specs}
-        partial = self.checkpoint.with_suffix(".part")
-        with partial.open("wb") as file:
-            torch.save({"state": state, "bytes": sizes}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.checkpoint)
+        write_state(self.checkpoint, {"state": state, "bytes": sizes})
 
     def finish(self) -> None:
         """Mark every run as finished, then drop the checkpoint."""
@@ -173,6 +168,16 @@ def environment(device: torch.device, seeds: Sequence[int]) -> dict[str, Any]:
         "seeds": list(seeds),
         "revision": revision(),
     }
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint in one step; it is on the disk when this returns."""
+    partial = path.with_suffix(".part")
+    with partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
 
 
 def write_json(path: Path, value: Any) -> None:

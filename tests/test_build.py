@@ -1,5 +1,6 @@
 """Tables of our own making: every cell is trained, and none depends on what it is trained beside."""
 
+import contextlib
 import dataclasses
 import functools
 import tempfile
@@ -16,7 +17,7 @@ from bench.data.types import Dataset, ImageSet, subset
 from bench.spaces.base import NetworkSize
 from bench.tables import Table, __main__, arrow, build
 from bench.tables.build import Job, Plan, Protocol
-from bench.tables.cost import cost
+from bench.tables.cost import Cost, cost
 from bench.tables.data import Slot, TableData
 from bench.tables.parts import Outcome, Parts
 
@@ -65,7 +66,7 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unchecked: None) 
 @pytest.mark.parametrize("name", ["toy", pytest.param("s1", marks=pytest.mark.slow)])
 def test_there_is_one_cell_for_every_key_of_the_space(name: str) -> None:
     space = spaces.get(name)
-    found = build.representatives(space)
+    found = build.first_encodings(space, space.key)
     assert set(found) == set(space.multiplicities())
     assert all(space.key(genotype) == key for key, genotype in found.items())
 
@@ -119,7 +120,7 @@ def test_a_run_does_not_depend_on_how_many_there_are() -> None:
 
 
 def test_every_training_has_draws_of_its_own() -> None:
-    cells = build.representatives(spaces.get("toy"))
+    cells = build.first_encodings(spaces.get("toy"), spaces.get("toy").key)
     seeds = {Job(key, genotype, run).seed for key, genotype in cells.items() for run in range(3)}
     assert len(seeds) == 81
     assert (accuracies(tiny(), "test")[:, 0] != accuracies(tiny(), "test")[:, 1]).any()
@@ -135,7 +136,7 @@ def test_training_sees_both_halves_and_nothing_else(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(build, "weight_step", note)
     plain = dataclasses.replace(TINY, augmentation=dataclasses.replace(TINY.augmentation, padding=0))
-    key, genotype = next(iter(build.representatives(spaces.get("toy")).items()))
+    key, genotype = next(iter(build.first_encodings(spaces.get("toy"), spaces.get("toy").key).items()))
     build.train(plan(plain), [Job(key, genotype, 0)], CPU)
     found = small()
     both = torch.cat([found.train_indices, found.val_indices])
@@ -159,7 +160,7 @@ def test_accuracies_are_taken_at_a_quarter_half_and_all_of_the_budget(monkeypatc
     assert [dataclasses.replace(TINY, epochs=epochs).budgets for epochs in (1, 2, 3, 4, 8)] == [
         *((1,), (1, 2), (1, 3), (1, 2, 4), (2, 4, 8))
     ]
-    key, genotype = next(iter(build.representatives(spaces.get("toy")).items()))
+    key, genotype = next(iter(build.first_encodings(spaces.get("toy"), spaces.get("toy").key).items()))
     (long,) = build.train(plan(dataclasses.replace(TINY, epochs=4)), [Job(key, genotype, 0)], CPU)
     assert len(long.correct) == 3
     assert len(set(long.correct)) > 1
@@ -345,3 +346,34 @@ def test_the_toy_table_means_something(tmp_path: Path) -> None:
         assert spearmanr(values[:, 0], values[:, 1]).statistic > 0.6
         low, high = np.percentile(values.mean(1), [10, 90])
         assert high - low > 0.2
+
+
+def test_cells_of_one_structure_are_trained_once_and_all_have_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "cost", lambda *_: Cost(1, 2))  # minutes for so many networks
+    space = spaces.get("nb201")
+    whole = Plan(space, small(), dataclasses.replace(TINY, runs=1))
+    jobs = build.jobs(whole)
+    assert len(jobs) == len({job.structure for job in jobs}) == 6_466
+    parts = Parts(tmp_path, "any")
+    with contextlib.closing(parts.writer("all")) as writer:
+        writer.add([Outcome(job.structure, 0, ((i % 40, i % 50, i % 47),), 1.0) for i, job in enumerate(jobs)])
+    found = build.table(whole, parts, ())
+    assert len(found.keys) == 15_625
+    assert found.provenance[1] == "6466 trainings, 6466 s in all"
+    expected = {job.structure: i % 47 / 50 for i, job in enumerate(jobs)}
+    cells = build.first_encodings(space, space.key)
+    for key, accuracy in zip(found.keys, accuracies(found, "test")[:, 0], strict=True):
+        assert accuracy == expected[space.structure(cells[key])]
+
+
+def test_a_dataset_without_images_for_a_table_validates_on_a_half_of_its_own() -> None:
+    found = benches.digits()
+    plain = dataclasses.replace(found, table_val=None)
+    aside = build.set_aside(plain)
+    assert aside.table_val is not None
+    assert torch.equal(aside.table_val.images, plain.search.images[plain.val_indices])
+    pool = torch.cat([aside.train_indices, aside.val_indices])
+    assert torch.equal(pool, plain.train_indices)
+    assert build.set_aside(found) is found

@@ -42,6 +42,10 @@ class Space(Protocol):
         """Return the key of a cell into the benchmark table."""
         ...
 
+    def structure(self, genotype: Genotype) -> str:
+        """Return a name that cells share only if they are one network; the key, or coarser."""
+        ...
+
     def describe(self, genotype: Genotype) -> str:
         """Return the cell in the notation of the space's authors."""
         ...

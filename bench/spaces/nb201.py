@@ -32,6 +32,9 @@ class NB201Space:
             nodes.append("|".join(f"{OPERATIONS[genotype['op'][e][0]]}~{source}" for e, source in incoming))
         return "+".join(f"|{node}|" for node in nodes)
 
+    def structure(self, genotype: Genotype) -> str:
+        return unique_string(genotype)
+
     def describe(self, genotype: Genotype) -> str:
         return self.key(genotype)
 

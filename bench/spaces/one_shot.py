@@ -66,6 +66,9 @@ class OneShotSpace:
     def key(self, genotype: Genotype) -> str:
         return graph_hash(self.matrix(genotype), [LABELS[name] for name in self.operations(genotype)])
 
+    def structure(self, genotype: Genotype) -> str:
+        return self.key(genotype)
+
     def describe(self, genotype: Genotype) -> str:
         """Return the pruned cell as "rows of the adjacency | operations | hash"."""
         names = self.operations(genotype)

@@ -9,8 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
+from bench.command import WRONG, Parser, positive
 from bench.tables.arrow import budgets, load, mapped, slots, write
 from bench.tables.catalog import default_cache
 from bench.tables.data import MEAN
@@ -18,8 +19,19 @@ from bench.tables.flat import export
 from bench.tables.forms import import_table, space_of
 from bench.tables.table import Reference, Table, TableEntry
 
-FOUND, MISS, WRONG = 0, 1, 2
+FOUND, MISS = 0, 1
 PROGRESS_EVERY_S = 5.0
+PROTOCOL = {
+    "runs": "trainings of every cell",
+    "epochs": "of every training",
+    "train_images": "images trained on",
+    "eval_images": "images of each accuracy",
+    "channels": "of the first stage",
+    "cells": "cells a stage",
+    "batch_size": "images in a batch",
+    "replicas": "cells trained together",
+}
+"""What of the protocol can be given."""
 
 
 class Command(NamedTuple):
@@ -40,15 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WRONG
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(WRONG, f"error: {message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m bench.tables", description="Benchmark tables.")
+    parser = Parser(prog="python -m bench.tables", description="Benchmark tables.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, command in COMMANDS.items():
         command.arguments(commands.add_parser(name, help=command.summary, description=command.summary))
@@ -98,22 +103,16 @@ def _info(chosen: argparse.Namespace) -> int:
 
 def _build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--space", required=True, help="toy, s1, s2, s3, nb201")
-    parser.add_argument("--dataset", default="digits", help="default: digits, the only one that can")
+    parser.add_argument("--dataset", default="digits", help="digits (default) or cifar10")
     parser.add_argument("--out", type=Path, help="default: tables/<space>-<dataset>.arrow in the user's cache folder")
-    parser.add_argument("--runs", type=_positive, help="trainings of every cell")
-    parser.add_argument("--epochs", type=_positive, help="of every training")
+    for name, meaning in PROTOCOL.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=positive, help=f"{meaning}; default: docs/embedded.md")
     parser.add_argument("--parts", type=Path, help="folder of finished trainings, to continue; default: in the cache")
     parser.add_argument("--share", type=_share, default=(1, 1), help="i/n: train only the i-th of n shares")
     parser.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
-    parser.add_argument("--threads", type=_positive, help="CPU threads")
-    parser.add_argument("--jobs", type=_positive, default=1, help="processes, of one thread each")
+    parser.add_argument("--threads", type=positive, help="CPU threads")
+    parser.add_argument("--jobs", type=positive, default=1, help="processes, of one thread each")
     parser.add_argument("--fresh", action="store_true", help="build again what is there")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
-    return int(text)
 
 
 def _share(text: str) -> tuple[int, int]:
@@ -127,11 +126,15 @@ def _build(chosen: argparse.Namespace) -> int:
     import torch
 
     from bench import data, setup, spaces
-    from bench.tables.build import Plan, Protocol, build, identity, table
+    from bench.data.augment import Augmentation
+    from bench.tables.build import Plan, Protocol, build, identity, set_aside, table
     from bench.tables.parts import Parts
 
-    given = {name: getattr(chosen, name) for name in ("runs", "epochs") if getattr(chosen, name) is not None}
-    plan = Plan(spaces.get(chosen.space), data.load(chosen.dataset), dataclasses.replace(Protocol(), **given))
+    given = {name: getattr(chosen, name) for name in PROTOCOL if getattr(chosen, name) is not None}
+    dataset, protocol = set_aside(data.load(chosen.dataset)), dataclasses.replace(Protocol(), **given)
+    if dataset.name != "digits":
+        protocol = dataclasses.replace(protocol, augmentation=Augmentation())
+    plan = Plan(spaces.get(chosen.space), dataset, protocol)
     name, wanted = f"{plan.space.name}-{plan.dataset.name}", identity(plan)
     out = chosen.out or default_cache() / "tables" / f"{name}.arrow"
     if not chosen.fresh and _holds(out, plan.space.name, wanted):
@@ -164,9 +167,8 @@ def _share_out(chosen: argparse.Namespace, folder: Path) -> None:
 
     On a CPU two such processes train twice as many cells as one process of two threads.
     """
-    same = [
-        f"--{name}={getattr(chosen, name)}" for name in ("space", "dataset", "runs", "epochs") if getattr(chosen, name)
-    ]
+    names = ("space", "dataset", *PROTOCOL)
+    same = [f"--{name.replace('_', '-')}={getattr(chosen, name)}" for name in names if getattr(chosen, name)]
     command = [sys.executable, "-m", "bench.tables", "build", *same, f"--parts={folder}"]
     shares = [[f"--share={i + 1}/{chosen.jobs}", "--threads=1", "--jobs=1"] for i in range(chosen.jobs)]
     device = [] if chosen.device is None else [f"--device={chosen.device}"]

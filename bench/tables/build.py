@@ -1,5 +1,7 @@
 """Build a benchmark table: train every distinct cell of a space from scratch on a small dataset.
 
+Cells of one structure are one network and are trained once; the table has a row for every key.
+
 Cells are stacked along the replicas axis, each replica computing its own operations only; cells of equal operations lie
 side by side. Every (cell, run) draws its weights, order and augmentation from streams named by its key and run, so its
 result does not depend on what it is stacked with, up to rounding. Training uses both halves of the search pool;
@@ -13,7 +15,7 @@ import contextlib
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -70,15 +72,19 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Job:
-    """One training: a cell and the number of the run."""
+    """One training: a cell and the number of the run.
 
-    key: str
+    Attributes:
+        structure: names the cell in the streams and among the trainings that are done.
+    """
+
+    structure: str
     genotype: Genotype
     run: int
 
     @property
     def seed(self) -> int:
-        return derive(self.run, f"cell/{self.key}", 0)
+        return derive(self.run, f"cell/{self.structure}", 0)
 
 
 class Plan(NamedTuple):
@@ -107,7 +113,7 @@ def build(plan: Plan, parts: Parts, share: Share, device: torch.device, report: 
     index, shares = share
     mine = everything[(index - 1) * len(everything) // shares : index * len(everything) // shares]
     done = parts.read()
-    missing = [job for job in mine if (job.key, job.run) not in done]
+    missing = [job for job in mine if (job.structure, job.run) not in done]
     if missing:
         with contextlib.closing(parts.writer(f"{index}-of-{shares}")) as writer:
             for first in range(0, len(missing), replicas):
@@ -115,7 +121,7 @@ def build(plan: Plan, parts: Parts, share: Share, device: torch.device, report: 
                 left = max(len(missing) - first - replicas, 0)
                 report(len(mine) - left, len(mine))
     done = parts.read()
-    return all((job.key, job.run) in done for job in everything)
+    return all((job.structure, job.run) in done for job in everything)
 
 
 def jobs(plan: Plan) -> list[Job]:
@@ -123,8 +129,9 @@ def jobs(plan: Plan) -> list[Job]:
 
     An operation is then computed for few stretches of replicas.
     """
-    ordered = sorted(representatives(plan.space).items(), key=lambda item: (item[1]["op"], item[0]))
-    return [Job(key, genotype, run) for key, genotype in ordered for run in range(plan.protocol.runs)]
+    found = first_encodings(plan.space, plan.space.structure)
+    ordered = sorted(found.items(), key=lambda item: (item[1]["op"], item[0]))
+    return [Job(structure, genotype, run) for structure, genotype in ordered for run in range(plan.protocol.runs)]
 
 
 def identity(plan: Plan) -> str:
@@ -143,17 +150,32 @@ def identity(plan: Plan) -> str:
 def _parts(dataset: Dataset) -> tuple[ImageSet, ImageSet]:
     """Return the images that validation and test accuracy are measured on."""
     if dataset.table_val is None or dataset.test is None:
-        raise ValueError(
-            f"expected a dataset with images for a table's validation, such as digits, got {dataset.name!r}"
-        )
+        raise ValueError(f"expected a dataset with test images and images set aside, got {dataset.name!r} without")
     return dataset.table_val, dataset.test
 
 
-def representatives(space: Space) -> dict[str, Genotype]:
-    """Return the first encoding of every key."""
+def set_aside(dataset: Dataset) -> Dataset:
+    """Return the dataset with images for a table's validation.
+
+    Where it has none of its own they are the validation half of the pool, and only the other half is trained on, as in
+    NAS-Bench-201's protocol of its CIFAR-10 validation accuracies.
+    """
+    if dataset.table_val is not None:
+        return dataset
+    half, val = len(dataset.train_indices) // 2, dataset.val_indices
+    return dataclasses.replace(
+        dataset,
+        train_indices=dataset.train_indices[:half],
+        val_indices=dataset.train_indices[half:],
+        table_val=ImageSet(dataset.search.images[val], dataset.search.labels[val]),
+    )
+
+
+def first_encodings(space: Space, name: Callable[[Genotype], str]) -> dict[str, Genotype]:
+    """Return the first encoding of every name: of every structure, or of every key."""
     cells: dict[str, Genotype] = {}
     for genotype in space.cells():
-        cells.setdefault(space.key(genotype), genotype)
+        cells.setdefault(name(genotype), genotype)
     return cells
 
 
@@ -180,7 +202,7 @@ def train(plan: Plan, stack: Sequence[Job], device: torch.device) -> list[Outcom
             correct.append(np.stack([count_correct(network, part, choices) for part in held_out], 1))
     wall_s = (time.perf_counter() - start) / len(stack)
     counts = np.stack(correct, 1).tolist()
-    return [Outcome(job.key, job.run, _tuples(rows), wall_s) for job, rows in zip(stack, counts, strict=True)]
+    return [Outcome(job.structure, job.run, _tuples(rows), wall_s) for job, rows in zip(stack, counts, strict=True)]
 
 
 def _tuples(rows: Sequence[Sequence[int]]) -> tuple[tuple[int, int, int], ...]:
@@ -215,10 +237,11 @@ def _measured(dataset: Dataset, protocol: Protocol) -> list[Dataset]:
 def table(plan: Plan, parts: Parts, provenance: Sequence[str]) -> TableData:
     """Return the table of trainings that are all done."""
     space, dataset, protocol = plan
-    done, cells = parts.read(), representatives(space)
+    done, cells = parts.read(), first_encodings(space, space.key)
     keys = sorted(cells)
     runs = tuple(str(run) for run in range(protocol.runs))
-    outcomes = [[done[key, run] for run in range(protocol.runs)] for key in keys]
+    structures = [space.structure(cells[key]) for key in keys]
+    outcomes = [[done[structure, run] for run in range(protocol.runs)] for structure in structures]
     correct = np.array([[outcome.correct for outcome in row] for row in outcomes], dtype=np.float64)
     images = [len(part.val_indices) for part in _measured(dataset, protocol)]
     seconds = np.array([[outcome.wall_s for outcome in row] for row in outcomes])
@@ -234,16 +257,23 @@ def table(plan: Plan, parts: Parts, provenance: Sequence[str]) -> TableData:
         cells=tuple(space.describe(cells[key]) for key in keys),
         multiplicities=np.array([multiplicities[key] for key in keys], dtype=np.int64),
         measurements=measurements,
-        scalars=_costs(plan, cells) | _train_time(plan, seconds.mean(1)),
+        scalars=_costs(plan, structures) | _train_time(plan, seconds.mean(1)),
         total_encodings=space.size(),
         source=f"{space.name} on {dataset.name}, built by nas-stability",
-        provenance=(identity(plan), f"{seconds.sum():.0f} s of training in all", *provenance),
+        provenance=(identity(plan), _spent(done.values()), *provenance),
     )
 
 
-def _costs(plan: Plan, cells: Mapping[str, Genotype]) -> dict[str, np.ndarray]:
+def _spent(outcomes: Collection[Outcome]) -> str:
+    return f"{len(outcomes)} trainings, {sum(outcome.wall_s for outcome in outcomes):.0f} s in all"
+
+
+def _costs(plan: Plan, structures: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the costs of networks, given by their structures."""
     side = plan.dataset.search.images.shape[-1]
-    found = [cost(plan.space, cells[key], plan.size, side) for key in sorted(cells)]
+    cells = first_encodings(plan.space, plan.space.structure)
+    costs = {structure: cost(plan.space, cells[structure], plan.size, side) for structure in set(structures)}
+    found = [costs[structure] for structure in structures]
     return {name: np.array([getattr(one, name) for one in found], dtype=np.float64) for name in ("params", "flops")}
 
 

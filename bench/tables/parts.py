@@ -20,6 +20,7 @@ class Outcome:
     """One training.
 
     Attributes:
+        key: name of the cell's structure.
         correct: images classified correctly, "budgets splits": training, validation, test.
         wall_s: seconds of its stack divided by the trainings in it.
     """

@@ -1,0 +1,33 @@
+"""What the command lines of this package have in common."""
+
+import argparse
+from typing import NoReturn
+
+WRONG = 2
+"""Exit code of a mistake in what was asked for."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG, f"error: {message}\n")
+
+
+def positive(text: str) -> int:
+    """Return a positive whole number."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
+    return int(text)
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds of a range 0:4 or a list 0,2,5."""
+    first, colon, last = text.partition(":")
+    try:
+        found = tuple(range(int(first or 0), int(last))) if colon else tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 0 or len(set(found)) != len(found):
+        raise argparse.ArgumentTypeError(f"expected seeds like 0:4 or 0,2,5, got {text!r}")
+    return found

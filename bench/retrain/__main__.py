@@ -1,0 +1,155 @@
+"""Train a found cell on its own and compare it with its table entry: `python -m bench.retrain --help`.
+
+One folder a cell, one file of results and one checkpoint a seed: a training that was killed goes on, a finished one is
+not repeated.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bench import command, data, setup, spaces
+from bench.data.augment import Augmentation
+from bench.data.types import Dataset
+from bench.retrain import networks
+from bench.retrain.training import NB101, NB201, Protocol, Trainer, initialised, split
+from bench.spaces import nb201
+from bench.spaces.graph101 import LABELS, graph_hash
+from bench.store import write_json, write_state
+from bench.supernet.common import NetworkSize
+from bench.tables.table import Table, TableEntry
+
+GIVEN = ("epochs", "batch_size", "channels", "cells")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train one cell with every seed; a mistake is one sentence on stderr and exit code 2."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        retrain(chosen)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return command.WRONG
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command.Parser(prog="python -m bench.retrain", description="Train a found cell on its own.")
+    parser.add_argument("--space", required=True, help="s1, s2, s3 (NAS-Bench-101's network) or nb201")
+    parser.add_argument("--cell", required=True, help="as runs record it and `python -m bench.tables query` prints it")
+    parser.add_argument("--dataset", default="cifar10", help="cifar10 or digits; default: cifar10")
+    parser.add_argument("--seeds", type=command.seeds, default=(0, 1, 2), help="a range 0:3 or a list 0,2,5")
+    for name in GIVEN:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=command.positive, help="default: the benchmark's")
+    parser.add_argument("--train-size", type=command.positive, help="images to train on; default: the benchmark's")
+    parser.add_argument("--table", help="table to compare with; default: the one found; none: none")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
+    parser.add_argument("--threads", type=command.positive, help="CPU threads")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="a folder retrain/ is made in")
+    return parser
+
+
+def retrain(chosen: argparse.Namespace) -> None:
+    """Train the cell with every seed that is not done yet; print accuracies and the table's.
+
+    Raises:
+        ValueError: there is no such space, cell or dataset, or nothing to test on.
+    """
+    torch.set_num_threads(chosen.threads or torch.get_num_threads())
+    device, protocol = setup.choose_device(chosen.device), _protocol(chosen)
+    dataset = data.load(chosen.dataset, split_rule="nb201" if chosen.space == "nb201" else "first_second")
+    size = NetworkSize(protocol.channels, protocol.cells, dataset.search.images.shape[1], dataset.classes)
+    key = _key(chosen, size)
+    entry, source = _entry(chosen, key)
+    images = split(dataset, protocol, chosen.train_size)
+    plan = _plan(chosen, protocol, dataset)
+    folder = chosen.results / "retrain" / f"{chosen.space}-{hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "plan.json", plan)
+    for seed in chosen.seeds:
+        network = initialised(lambda: _network(chosen, size), seed)
+        _train(Trainer(network, images, protocol, seed, device), folder, seed)
+    _report(folder, chosen.seeds, entry, source)
+
+
+def _protocol(chosen: argparse.Namespace) -> Protocol:
+    """Return the benchmark's protocol with what was given; digits must not be mirrored and are small."""
+    if chosen.space not in {"s1", "s2", "s3", "nb201"}:
+        raise ValueError(f"expected --space s1, s2, s3 or nb201, got {chosen.space!r}")
+    base = NB201 if chosen.space == "nb201" else NB101
+    if chosen.dataset == "digits":
+        base = dataclasses.replace(base, augmentation=Augmentation(padding=1, flip=False, cutout_length=0))
+    return dataclasses.replace(base, **{n: getattr(chosen, n) for n in GIVEN if getattr(chosen, n) is not None})
+
+
+def _plan(chosen: argparse.Namespace, protocol: Protocol, dataset: Dataset) -> dict[str, object]:
+    """Return what decides the numbers beside the seed."""
+    named = {"space": chosen.space, "cell": chosen.cell, "dataset": dataset.name, "train_size": chosen.train_size}
+    return named | dataclasses.asdict(protocol)
+
+
+def _network(chosen: argparse.Namespace, size: NetworkSize) -> nn.Module:
+    return (networks.nb201 if chosen.space == "nb201" else networks.nb101)(chosen.cell, size)
+
+
+def _key(chosen: argparse.Namespace, size: NetworkSize) -> str:
+    """Return the cell's key into the table, after checking that the cell can be built."""
+    initialised(lambda: _network(chosen, size), 0)
+    if chosen.space == "nb201":
+        return spaces.get("nb201").key(nb201.parse(chosen.cell))
+    matrix, operations = networks.parsed_101(chosen.cell)
+    return graph_hash(matrix, [LABELS["input"], *(LABELS[name] for name in operations[1:-1]), LABELS["output"]])
+
+
+def _entry(chosen: argparse.Namespace, key: str) -> tuple[TableEntry | None, str]:
+    """Return the cell's table entry, and which table it is of or why there is none."""
+    if chosen.table == "none":
+        return None, "no table was asked for"
+    space = spaces.get(chosen.space)
+    path = setup.find_table(space, chosen.dataset) if chosen.table is None else setup.given_table(chosen.table, space)
+    if path is None:
+        return None, f"no table of {chosen.space} on {chosen.dataset} is prepared"
+    table = Table.open(path, chosen.dataset)
+    entry = table.query(key)
+    return entry, f"{path}, {table.budget} epochs" if entry else f"{path} does not have this cell"
+
+
+def _train(trainer: Trainer, folder: Path, seed: int) -> None:
+    """Train to the end, from the checkpoint if there is one."""
+    checkpoint, results = folder / f"seed-{seed}.pt", folder / f"seed-{seed}.json"
+    lines: list[dict[str, object]] = []
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        trainer.load_state_dict(saved["trainer"])
+        lines = saved["lines"]
+    while trainer.epoch < trainer.protocol.epochs:
+        done = trainer.train()
+        lines.append(done._asdict())
+        write_state(checkpoint, {"trainer": trainer.state_dict(), "lines": lines})
+        write_json(results, lines)
+        found = "  ".join(f"{name} {value:.4f}" for name, value in done.accuracy.items())
+        sys.stdout.write(f"seed {seed}  epoch {done.epoch}/{trainer.protocol.epochs}  {done.train_loss:.4f}  {found}\n")
+        sys.stdout.flush()
+
+
+def _report(folder: Path, seeds: Sequence[int], entry: TableEntry | None, source: str) -> None:
+    ends = [json.loads((folder / f"seed-{seed}.json").read_text(encoding="utf-8"))[-1]["accuracy"] for seed in seeds]
+    stored = {} if entry is None else {"val": entry.val_mean, "test": entry.test_mean}
+    for name in ends[0]:
+        values = [end[name] for end in ends]
+        spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+        beside = f"   table {stored[name]:.4f}" if name in stored else ""
+        sys.stdout.write(f"{name:<5} {statistics.fmean(values):.4f}{spread} over {len(values)} seeds{beside}\n")
+    sys.stdout.write(f"{source}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
