@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.data.augment import Augmentation
+from bench.metrics.ranking import RankingProbe
 
 Overrides = Mapping[str, Mapping[str, Any]]
 
@@ -25,6 +26,7 @@ class Preset:
         train_size: images of both halves together.
         cells: cells a stage.
         curvature: how λ is found every epoch (`CurvatureSettings.mode`).
+        ranking: size of `--metrics ranking`.
         settings: dotted changes of method settings; those under "*" apply to every method that has the field.
     """
 
@@ -41,6 +43,7 @@ class Preset:
     probe_size: int
     epochs: int = 100
     curvature: str = "power"
+    ranking: RankingProbe = field(default_factory=lambda: RankingProbe(cells=200, top=10))
     settings: Overrides = field(default_factory=dict)
 
 
@@ -130,6 +133,7 @@ def embedded(space: str) -> Preset:
         augmentation=Augmentation(padding=1, flip=False, cutout_length=0),
         probe_size=40,
         curvature="lanczos",
+        ranking=RankingProbe(cells=60, top=10),
         settings=_EMBEDDED_NB201 if space == "nb201" else _EMBEDDED,
     )
 

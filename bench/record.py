@@ -27,6 +27,8 @@ class EpochRecord:
     supernet: dict[str, float] | None
     curvature: dict[str, Any] | None
     no_curvature: str | None
+    ranking: dict[str, Any] | None
+    no_ranking: str | None
     logits: dict[str, list[list[float]]] | None
     weights: dict[str, list[list[float]]] | None
     entropy: dict[str, float] | None

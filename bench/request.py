@@ -29,6 +29,8 @@ class Request:
         replicas: most seeds in one stack.
         queries, budget_s: what a repetition of a table-only method may spend: cells, simulated seconds.
         fitness_budget: training epochs of the accuracy that table-only methods see.
+        metrics: what is measured besides λ: "ranking".
+        ranking_every: epochs from one ranking to the next; None: after the last epoch only.
     """
 
     space: str
@@ -49,6 +51,8 @@ class Request:
     replicas: int | None = None
     curvature: str | None = None
     curvature_every: int = 1
+    metrics: tuple[str, ...] = ()
+    ranking_every: int | None = None
     queries: int | None = None
     budget_s: float | None = None
     fitness_budget: int | None = None
@@ -111,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         "table": "benchmark table (.arrow, .parquet, .csv), or none to run without accuracies",
         "device": "cpu, cuda, cuda:1",
         "curvature": "power (iteration), lanczos (fewer products), exact (whole spectrum every epoch) or off",
+        "metrics": "ranking: how well shared weights rank cells, against the table",
         "results": "folder the runs are written to",
         "config": "YAML file that spells the same options",
     }
@@ -125,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         "threads": "CPU threads",
         "replicas": "most seeds searched as one stack",
         "curvature_every": "epochs from one measurement of curvature to the next",
+        "ranking_every": "epochs from one measurement of --metrics ranking to the next; without: after the last epoch",
         "queries": "cells a repetition of a table-only method may ask for",
         "fitness_budget": "training epochs of the accuracy that table-only methods see",
     }
@@ -211,7 +217,7 @@ def _checked(fields: dict[str, Any]) -> Request:
     if unknown:
         raise ValueError(f"expected options out of {', '.join(sorted(known))}, got {', '.join(unknown)}")
     numbers = ("epochs", "train_size", "channels", "cells", "batch_size", "probe_size", "threads", "replicas")
-    for name in (*numbers, "curvature_every", "budget", "queries", "fitness_budget"):
+    for name in (*numbers, "curvature_every", "ranking_every", "budget", "queries", "fitness_budget"):
         value = fields.get(name, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"expected a positive whole number for {name}, got {value!r}")
@@ -230,6 +236,7 @@ def _checked(fields: dict[str, Any]) -> Request:
         if fields.get(name, allowed[0]) not in allowed:
             raise ValueError(f"expected {name} out of {', '.join(allowed)}, got {fields[name]!r}")
     fields["methods"] = _names(fields.get("methods", "all"))
+    fields["metrics"] = _metrics(fields.get("metrics", ()), "ranking_every" in fields)
     if "seeds" in fields:
         fields["seeds"] = _seeds(fields["seeds"])
     if "results" in fields:
@@ -243,6 +250,16 @@ def _names(value: Any) -> tuple[str, ...]:
     if not names:
         raise ValueError(f"expected methods like all or darts,random_ws, got {value!r}")
     return ("all",) if "all" in names else names
+
+
+def _metrics(value: Any, ranking_every: bool) -> tuple[str, ...]:
+    listed = value if isinstance(value, list | tuple) else str(value).split(",")
+    names = tuple(dict.fromkeys(str(name).strip() for name in listed))
+    if not set(names) <= {"ranking"}:
+        raise ValueError(f"expected metrics out of ranking, got {value!r}")
+    if ranking_every and not names:
+        raise ValueError("expected --metrics ranking beside --ranking-every, got none")
+    return names
 
 
 def _seeds(value: Any) -> tuple[int, ...]:

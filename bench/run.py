@@ -158,6 +158,8 @@ def _announce(console: Console, bench: Bench) -> None:
         facts = bench.truth.reference
         covered = "unknown" if facts.coverage is None else f"{facts.coverage:.1%}"
         lines.append(f"table: {facts.rows} cells ({covered} of all encodings), {facts.budget} epochs, {facts.source}")
+    if "ranking" in bench.request.metrics:
+        lines.append(f"ranking: {preset.ranking.cells} cells of the space, overlap of the best {preset.ranking.top}")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
 

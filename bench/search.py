@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench.clock import Clock
 from bench.lab import Lab
-from bench.metrics import cell, curvature
+from bench.metrics import cell, curvature, ranking
 from bench.record import EpochRecord, Timing
 from bench.spec import RunSpec
 from bench.store import Store
@@ -91,7 +91,8 @@ class Session:
     def record(self, stage: Literal["search", "final"], clock: Clock, losses: Fields) -> None:
         """Measure everything, append it to the records and save the state."""
         fields = [losses, self._cells(), cell.choices(self.searcher, self.stack.lab.replicas)]
-        fields += [self._supernet(), self._curvature(clock)] if stage == "search" else [self._unmeasured(stage)]
+        measured = stage == "search"
+        fields += [self._supernet(), self._curvature(clock), self._ranking()] if measured else [self._unmeasured(stage)]
         records = []
         for parts in zip(*fields, strict=True):
             merged = {name: value for part in parts for name, value in part.items()}
@@ -111,7 +112,8 @@ class Session:
 
     def _unmeasured(self, stage: str) -> Fields:
         reason = f"not measured at stage {stage!r}: see the last epoch"
-        return [{"supernet": None, "curvature": None, "no_curvature": reason}] * self.stack.lab.replicas
+        nothing = {"supernet": None, "curvature": None, "no_curvature": reason, "ranking": None, "no_ranking": reason}
+        return [nothing] * self.stack.lab.replicas
 
     def _curvature(self, clock: Clock) -> Fields:
         spec, lab = self.stack.spec, self.stack.lab
@@ -126,6 +128,25 @@ class Session:
             found = curvature.measure(self.searcher, probes, self.vectors, noise, spec.curvature, whole)
         self.vectors = found.vectors
         return [{"curvature": record, "no_curvature": None} for record in found.records]
+
+    def _ranking(self) -> Fields:
+        spec, lab, truth = self.stack.spec, self.stack.lab, self.stack.truth
+        reason = self._why_no_ranking()
+        if reason is not None or spec.ranking is None or truth is None:
+            return [{"ranking": None, "no_ranking": reason}] * lab.replicas
+        cells = ranking.sample(lab.space, spec.dataset, spec.ranking.cells)
+        found = ranking.measure(self.searcher, lab, truth, cells, spec.ranking.top)
+        return [{"ranking": record, "no_ranking": None} for record in found]
+
+    def _why_no_ranking(self) -> str | None:
+        spec = self.stack.spec
+        if spec.ranking is None:
+            return "not asked for: --metrics ranking"
+        reason = ranking.undefined(self.searcher, self.stack.lab.space, self.stack.truth)
+        if reason is None and not spec.ranking.due(self.epoch, spec.epochs):
+            every = spec.ranking.every
+            return "measured after the last epoch" if every is None else f"measured every {every} epochs"
+        return reason
 
     def _why_no_curvature(self) -> str | None:
         spec = self.stack.spec

@@ -16,6 +16,7 @@ from bench.data.types import Dataset
 from bench.lab import Lab
 from bench.metrics.cell import Truth
 from bench.metrics.curvature import CurvatureSettings
+from bench.metrics.ranking import RankingProbe
 from bench.presets import PRESETS, Preset
 from bench.request import Request, Settings, grid
 from bench.search import Stack
@@ -194,10 +195,17 @@ def specs(bench: Bench, method: Method, changes: Settings | None = None) -> tupl
         probe_size=preset.probe_size,
         curvature=CurvatureSettings(mode=preset.curvature),  # type: ignore[arg-type]
         curvature_every=bench.request.curvature_every,
+        ranking=_ranking(bench),
         table=None if bench.truth is None else bench.truth.reference.digest,
         budget=None if bench.truth is None else bench.truth.reference.budget,
     )
     return tuple(dataclasses.replace(base, seed=seed) for seed in preset.seeds)
+
+
+def _ranking(bench: Bench) -> RankingProbe | None:
+    if "ranking" not in bench.request.metrics:
+        return None
+    return dataclasses.replace(bench.preset.ranking, every=bench.request.ranking_every)
 
 
 def stack(bench: Bench, method: Method, runs: tuple[RunSpec, ...]) -> Stack:

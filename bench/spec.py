@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.data.augment import Augmentation
 from bench.metrics.curvature import CurvatureSettings
+from bench.metrics.ranking import RankingProbe
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class RunSpec(Signed):
         settings: the method's settings, a frozen dataclass.
         data: fingerprint of the images, labels and halves.
         cells: cells a stage.
+        ranking: None: the correlation of shared weights with the table is not measured.
         table: content digest of the benchmark table, None for a run without accuracies.
         budget: training epochs of the table's accuracies.
     """
@@ -58,6 +60,7 @@ class RunSpec(Signed):
     probe_size: int
     curvature: CurvatureSettings
     curvature_every: int
+    ranking: RankingProbe | None
     table: str | None
     budget: int | None
 

@@ -16,7 +16,9 @@ def closing_table(results: Path, runs: Sequence[tuple[str, Sequence[RunSpec]]], 
     """Return the rows of finished runs; each item of `runs` is a label and a method's seeds."""
     budget = "no table" if truth is None else f"{truth.reference.budget} epochs, table of {truth.reference.rows} cells"
     rows = Rows(title=f"Selected cells: mean ± std over seeds ({budget})", title_justify="left")
-    for name in ("method", "seeds", "val acc", "test acc", "regret", "final λ", "misses", "seconds"):
+    ranked = any(spec.ranking is not None for _, specs in runs for spec in specs)
+    names = ("method", "seeds", "val acc", "test acc", "regret", "final λ", "misses", "seconds")
+    for name in (*names, *(["τ test"] if ranked else [])):
         rows.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
     for label, specs in runs:
         rows.add_row(label, *_row(results, specs))
@@ -45,7 +47,14 @@ def _row(results: Path, specs: Sequence[RunSpec]) -> list[str]:
         _spread([value for value in curves if value is not None], ".3g"),
         str(sum(bool(final["miss"]) for final in finals)),
         _spread(seconds, ".0f"),
+        *([_spread(_taus(records), ".3f")] if any(spec.ranking is not None for spec in specs) else []),
     ]
+
+
+def _taus(records: Sequence[list[dict[str, Any]]]) -> list[float]:
+    """Return Kendall's τ of shared weights and test accuracies after the last epoch, of the runs that have it."""
+    found = [next((line["ranking"] for line in reversed(lines) if line["ranking"]), None) for lines in records]
+    return [ranking["kendall_test"] for ranking in found if ranking and ranking["kendall_test"] is not None]
 
 
 def _last_curvature(lines: list[dict[str, Any]]) -> dict[str, Any] | None:

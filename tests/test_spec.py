@@ -13,6 +13,7 @@ import pytest
 
 from bench.data.augment import Augmentation
 from bench.metrics.curvature import CurvatureSettings
+from bench.metrics.ranking import RankingProbe
 from bench.spec import RunSpec, replace_settings
 from searchers.darts import Settings
 from searchers.registry import METHODS
@@ -40,6 +41,7 @@ def spec() -> RunSpec:
         probe_size=10,
         curvature=CurvatureSettings(),
         curvature_every=1,
+        ranking=RankingProbe(5, 2, 1),
         table="abcd",
         budget=5,
     )
