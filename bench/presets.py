@@ -150,7 +150,8 @@ _EMBEDDED: Overrides = {
     "setn": _FEW_CELLS,
     "spos": {"evolution.population": 12, "evolution.generations": 5, "evolution.parents": 5},
     "pi_nas": {"momentum": 0.94, **_FEW_CELLS},
-    "zero_cost_pt": {"validation": 20},
+    "zero_cost_pt": {"proposals": 5, "validation": 10},
+    "shapley_nas": {"permutations": 2},
     "dsnas": {"arch.lr": 3e-2},
     "bnas_policy": {"every": 1},
 }

@@ -45,6 +45,7 @@ from searchers import (
     sdarts_rs_matched,
     setn,
     sgas,
+    shapley_nas,
     single_darts,
     snas,
     spos,
@@ -101,6 +102,7 @@ METHODS: dict[str, Method] = {
         darts_pt.METHOD,
         darts_pt_fixed.METHOD,
         zero_cost_pt.METHOD,
+        shapley_nas.METHOD,
     )
 }
 

@@ -56,35 +56,33 @@ def make(
     return Lab(spaces.get(space), size, seeds, feed, Horizon(EPOCHS), CPU, dtype, probe_size=8)
 
 
+QUICK: dict[str, Any] = {
+    "ranking": RankingSettings(candidates=6, batches=1, finalists=2),
+    "batch_size": None,
+    "partial_channels": 2,
+    # After the second epoch, back to the first.
+    "stop": StopSettings(code=CodeRule(every=1, window=1, delta=1, factor=0.0, start=0)),
+    "window": 2,
+    "patience": 1,
+    "warm_up": 0.0,
+    "arch_every": 1,
+    "inner": 1,  # an epoch has three batches
+    "proposals": 1,
+    "validation": 1,
+    "permutations": 1,
+}
+"""Settings by their names, whatever method has them."""
+
+
 def quick(method: Method) -> Any:
     """The method's defaults, but for what only costs time, does not fit two channels or comes after many epochs."""
     settings = method.settings()
     names = {field.name for field in dataclasses.fields(settings)}
-    changes: dict[str, Any] = {}
-    if "ranking" in names:
-        changes["ranking"] = RankingSettings(candidates=6, batches=1, finalists=2)
+    changes = {name: value for name, value in QUICK.items() if name in names}
     if "evolution" in names:
         changes["evolution"] = dataclasses.replace(settings.evolution, population=4, generations=2, parents=2)
     if "reinforce" in names:
         changes["reinforce"] = dataclasses.replace(settings.reinforce, steps=3)
-    if "batch_size" in names:
-        changes["batch_size"] = None
-    if "partial_channels" in names:
-        changes["partial_channels"] = 2
-    if "stop" in names:  # after the second epoch, back to the first
-        changes["stop"] = StopSettings(code=CodeRule(every=1, window=1, delta=1, factor=0.0, start=0))
-    if "window" in names:
-        changes["window"] = 2
-    if "patience" in names:
-        changes["patience"] = 1
-    if "warm_up" in names:
-        changes["warm_up"] = 0.0
-    if "arch_every" in names:
-        changes["arch_every"] = 1
-    if "proposals" in names:
-        changes |= {"proposals": 1, "validation": 1}
-    if "inner" in names:  # an epoch has three batches
-        changes["inner"] = 1
     return dataclasses.replace(settings, **changes)
 
 
