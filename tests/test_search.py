@@ -68,18 +68,24 @@ def test_the_fields_are_those_the_readme_names() -> None:
     assert [field.name for field in dataclasses.fields(EpochRecord) if f"`{field.name}`" not in text] == []
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "random_ws"])
+@pytest.mark.parametrize("method", METHODS)
 def test_everything_in_a_record_is_of_the_end_of_its_epoch(method: str, usual: Usual) -> None:
     """A second search, without the loop, has the logits, the cell and the supernet's accuracy of every record."""
     stack, (_, records) = usual(method)
     again, feed = stack.method.build(stack.spec.settings, stack.lab), stack.lab.feed
+    if not again.logits():
+        pytest.skip(f"{method} has no logits")
     for epoch in range(EPOCHS + 1):
         record, logits = records[epoch], {name: values[1] for name, values in again.logits().items()}
         assert record["logits"] == {name: values.double().tolist() for name, values in logits.items()}
-        scores = {name: values[1].double().numpy() for name, values in (again.selected() or {}).items()}
-        genotype = discretise(stack.lab.space.groups, scores)
-        assert record["key"] == stack.lab.space.key(genotype)
-        assert record["genotype"] == stack.lab.space.describe(genotype)
+        selected = again.selected()
+        if selected is None:
+            assert record["key"] is record["genotype"] is None
+        else:
+            scores = {name: values[1].double().numpy() for name, values in selected.items()}
+            genotype = discretise(stack.lab.space.groups, scores)
+            assert record["key"] == stack.lab.space.key(genotype)
+            assert record["genotype"] == stack.lab.space.describe(genotype)
         with torch.no_grad():
             choices = again.relax(again.logits())
             seen = stack.lab.evaluate(again.supernet, choices, "val", None)
