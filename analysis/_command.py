@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.load import runs, tidy
+from analysis.readers import read
 from analysis.selection import Where, select
 
 
@@ -20,6 +21,10 @@ def parser(name: str, about: str, out: str) -> argparse.ArgumentParser:
     made.add_argument(
         "--where", nargs="+", action="extend", default=[], metavar="FIELD=VALUE",
         help="keep runs with this value in spec.json; name a field twice to let both values stand together",
+    )  # fmt: skip
+    made.add_argument(
+        "--others", nargs="+", type=Path, default=[], metavar="FOLDER",
+        help="draw logs of nasbench-1shot1, SmoothDARTS, MS-DARTS or RobustDARTS beside the runs",
     )  # fmt: skip
     return made
 
@@ -42,7 +47,14 @@ def chosen(frame: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:
     if frame.empty:
         raise ValueError(f"no runs with records under {options.results / 'runs'}; python -m bench.run makes some")
     methods = [] if options.methods == "all" else options.methods.split(",")
-    return select(frame, options.space, methods, where(options.where))
+    own = select(frame, options.space, methods, where(options.where))
+    return pd.concat([own, _others(options.others)], ignore_index=True) if options.others else own
+
+
+def _others(folders: Sequence[Path]) -> pd.DataFrame:
+    """Return the rows of others' runs, labelled so; their protocols are theirs and are not compared with ours."""
+    frame = select(tidy([run for folder in folders for run in read(folder)]))
+    return frame.assign(label=frame["label"] + " (others)", run=frame["run"] + " (others)")
 
 
 def where(written: Sequence[str]) -> Where:

@@ -22,6 +22,22 @@ def eigenvalue_caption(frame: pd.DataFrame) -> str:
     )
 
 
+def legacy_caption(frame: pd.DataFrame) -> str:
+    missing = _caption.without(frame, "lambda_legacy", lambda _: "not measured")
+    return _caption.joined(
+        "What earlier papers plotted: absolute value of the algebraically largest eigenvalue of one augmented batch's "
+        "Hessian plus architecture weight decay. It is not the dominant eigenvalue of the other figures.",
+        "(others): read from others' logs, at their own protocols." if _foreign(frame) else "",
+        _caption.protocol(frame),
+        _caption.lines(frame, _caption.BAND),
+        f"Not drawn: {missing}." if missing else "",
+    )
+
+
+def _foreign(frame: pd.DataFrame) -> bool:
+    return bool(frame["label"].str.endswith(" (others)").any())
+
+
 def regret_caption(frame: pd.DataFrame) -> str:
     missing = _caption.without(
         frame, "error_test", lambda rows: _caption.first_given(rows, "no_genotype", "no cell in the table")
@@ -106,6 +122,7 @@ def profile_caption(found: pd.DataFrame) -> str:
 
 KINDS = {
     "eigenvalues": Kind(("λ (signed)",), "lambda_dominant", _panels.eigenvalues, eigenvalue_caption),
+    "lambda_legacy": Kind(("λ as earlier papers",), "lambda_legacy", _panels.legacy, legacy_caption),
     "regret": Kind(
         ("test regret", "test error"), "error_test", _panels.regret, regret_caption, tuple(_panels.REFERENCES)
     ),

@@ -26,12 +26,21 @@ REGRET_THRESHOLD = 1e-3
 
 def eigenvalues(axes: list[Axes], frame: pd.DataFrame, styles: Styles) -> None:
     """Draw λ against the epoch."""
+    _against_epoch(axes, frame, styles, "lambda_dominant", "λ (signed)")
+
+
+def legacy(axes: list[Axes], frame: pd.DataFrame, styles: Styles) -> None:
+    """Draw what earlier papers plotted against the epoch."""
+    _against_epoch(axes, frame, styles, "lambda_legacy", "λ as earlier papers")
+
+
+def _against_epoch(axes: list[Axes], frame: pd.DataFrame, styles: Styles, column: str, title: str) -> None:
     (ax,) = axes
     for label, rows in by_label(frame, styles):
-        _draw_trajectory(ax, series.trajectory(rows, "lambda_dominant").measured(), styles[label], fading(styles))
-    scale(ax, series.linear_threshold(frame["lambda_dominant"].to_numpy(np.float64)))
+        _draw_trajectory(ax, series.trajectory(rows, column).measured(), styles[label], fading(styles))
+    scale(ax, series.linear_threshold(frame[column].to_numpy(np.float64)))
     ax.axhline(0, color=GREY, linewidth=0.6, zorder=1)
-    name(ax, "epoch", "λ (signed)")
+    name(ax, "epoch", title)
 
 
 def regret(axes: list[Axes], frame: pd.DataFrame, styles: Styles) -> None:

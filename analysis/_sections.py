@@ -88,7 +88,7 @@ def _listed(runs: pd.DataFrame) -> str:
 
 def drawn(frame: pd.DataFrame) -> str:
     """Return every figure that the runs have something for: one panel a space above one caption."""
-    made = [_figure(name, frame) for name in figures.FIGURES]
+    made = [_figure(name, frame) for name in figures.FIGURES if name not in figures.ON_REQUEST]
     return '<h2 id="figures">Figures</h2>' + "\n".join(made)
 
 

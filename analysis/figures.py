@@ -7,7 +7,7 @@ same environment. Exit code 2 with one sentence when there is nothing to draw or
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import _ablation, _cell_graphs, _columns, _command, _kinds, _page
+from analysis import _ablation, _cell_graphs, _columns, _command, _incumbents, _kinds, _page
 from analysis.style import context
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,13 @@ FIGURES = {
 }
 
 
+TABULAR = "incumbents"
+"""The figure of table-only search, whose records are of another kind: all of it when there are any."""
+
+ON_REQUEST = ("lambda_legacy",)
+"""Drawn by name only."""
+
+
 def draw(name: str, frame: pd.DataFrame) -> Figure:
     """Return a figure of selected runs with its caption.
 
@@ -60,16 +67,19 @@ def write(name: str, frame: pd.DataFrame, out: Path) -> list[Path]:
         return _page.save(figure, out / name)
 
 
+def write_incumbents(found: Sequence[_incumbents.Search], out: Path) -> list[Path]:
+    """Draw the figure of selected table searches and return the files written."""
+    with context():
+        return _page.save(_incumbents.draw(found, _incumbents.caption(found)), out / TABULAR)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = _parser().parse_args(arguments)
-    names = options.figure or list(FIGURES)
     try:
-        frame = _selected(options, names)
-        for name in names if options.figure else _possible(frame):
-            for path in write(name, frame, options.out):
-                sys.stdout.write(f"{path}\n")
+        for path in _written(options):
+            sys.stdout.write(f"{path}\n")
     except ValueError as error:
         sys.stderr.write(f"analysis.figures: {error}\n")
         return 2
@@ -79,7 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _possible(frame: pd.DataFrame) -> list[str]:
     """Return the figures that the runs have something for; the log says why the others are left out."""
     names = []
-    for name, drawing in FIGURES.items():
+    wanted = {name: drawing for name, drawing in FIGURES.items() if name not in ON_REQUEST}
+    for name, drawing in wanted.items():
         try:
             drawing.caption(frame)
         except ValueError as error:
@@ -89,18 +100,27 @@ def _possible(frame: pd.DataFrame) -> list[str]:
     return names
 
 
-def _selected(options: argparse.Namespace, names: Sequence[str]) -> pd.DataFrame:
-    """Return the rows to draw; raise a ValueError with one sentence when the request cannot be met."""
-    for name in names:
-        if name not in FIGURES:
-            raise ValueError(f"no figure {name!r}; there are {', '.join(FIGURES)}")
-    return _command.selected(options)
+def _written(options: argparse.Namespace) -> Iterator[Path]:
+    """Draw what is asked for, or all there is; raise a ValueError with one sentence when the request cannot be met."""
+    for name in options.figure:
+        if name not in {*FIGURES, TABULAR}:
+            raise ValueError(f"no figure {name!r}; there are {', '.join([*FIGURES, TABULAR])}")
+    of_tables = _incumbents.searches(options.results) if not options.figure or TABULAR in options.figure else []
+    names = [name for name in options.figure if name != TABULAR]
+    if names or not (options.figure or of_tables) or (not options.figure and (options.results / "runs").is_dir()):
+        frame = _command.selected(options)
+        for name in names or _possible(frame):
+            yield from write(name, frame, options.out)
+    if TABULAR in options.figure or of_tables:
+        methods = [] if options.methods == "all" else options.methods.split(",")
+        chosen = _incumbents.select(of_tables, options.space, methods, _command.where(options.where))
+        yield from write_incumbents(chosen, options.out)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _command.parser("figures", "Draw figures from results, as PNG and PDF.", "figures")
     parser.add_argument(
-        "--figure", nargs="+", default=[], metavar="NAME", help=f"of {', '.join(FIGURES)}; default: all"
+        "--figure", nargs="+", default=[], metavar="NAME", help=f"of {', '.join([*FIGURES, TABULAR])}; default: all"
     )
     return parser
 
