@@ -122,4 +122,4 @@ def log_probability(
     return torch.stack([drawn[..., i] - drawn[..., i:].logsumexp(-1) for i in range(keep)]).sum(0)
 
 
-METHOD = Method("dsnas", Settings, build, "Hu et al. (2020), DSNAS", passes_per_step=0.5, policy=lambda _settings: ALL)
+METHOD = Method("dsnas", Settings, build, "Hu et al. (2020), DSNAS", passes_per_step=0.6, policy=lambda _settings: ALL)

@@ -115,4 +115,4 @@ def resource(sample: dict[str, Tensor], shares: dict[str, Tensor]) -> Float[Tens
     return torch.stack(used).sum(0)
 
 
-METHOD = Method("snas", Settings, build, "Xie et al. (2019), SNAS", passes_per_step=1.1, policy=lambda _settings: ALL)
+METHOD = Method("snas", Settings, build, "Xie et al. (2019), SNAS", passes_per_step=1.2, policy=lambda _settings: ALL)
