@@ -17,8 +17,8 @@ METHODS = (
     "rdarts_dp", "darts_es", "entrannas", "dropnas", "single_darts", "beta_darts", "drnas", "darts_minus", "fair_darts",
     "gaea_erm", "sgas", "lambda_darts", "oles", "idarts", "gaea_bilevel", "sgas_2", "entrannas_dst", "darts_ada",
     "ms_null", "sdarts_rs_matched", "darts_pt", "darts_pt_fixed", "zero_cost_pt", "pdarts", "darts_plus", "da2s",
-    "opp_darts", "dso_nas", "dsnas", "snas", "pi_nas", "shapley_nas", "bnas", "da_nas", "enas", "spos", "setn",
-    "random_search", "regularized_evolution", "reinforce", "local_search", "tpe", "de", "l2nas", "hyperband", "bohb",
+    "opp_darts", "dso_nas", "dsnas", "snas", "pi_nas", "shapley_nas", "bnas_policy", "da_nas_policy", "enas", "spos",
+    "setn", "random_search", "regularized_evolution", "reinforce", "local_search", "tpe", "de", "l2nas", "hyperband", "bohb",
     "dehb",
 )  # fmt: skip
 """The methods whose style never changes; a new method is appended."""
