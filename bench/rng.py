@@ -4,6 +4,8 @@ Nothing needs checkpointing, and a new consumer never shifts the draws of an old
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -18,6 +20,14 @@ def derive(seed: int, name: str, step: int) -> int:
 def torch_stream(seed: int, name: str, step: int) -> torch.Generator:
     """Return a CPU generator; draws are made on the host on every device, so that they are the same."""
     return torch.Generator().manual_seed(derive(seed, name, step))
+
+
+@contextmanager
+def global_stream(seed: int, name: str, step: int) -> Iterator[None]:
+    """Seed torch's own generator for code of others that draws from it, and put it back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, name, step))
+        yield
 
 
 def numpy_stream(seed: int, name: str, step: int) -> np.random.Generator:

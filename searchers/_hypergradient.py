@@ -1,16 +1,52 @@
-"""Derivatives through the training of the weights: mixed second derivatives and Neumann series."""
+"""Derivatives through the training of the weights: one step unrolled, mixed second derivatives, Neumann series."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from searchers import _relax
-from searchers._bilevel import Bilevel
-from searchers.base import Batch
+from searchers._bilevel import ArchGradient, Bilevel, first_order
+from searchers.base import Batch, StepBatches
 
 Flat = Float[Tensor, "replicas size"]
+Order = Literal["first", "second"]
+FormGradient = Callable[[Bilevel, StepBatches], ArchGradient]
+
+
+def of_order(order: Order) -> FormGradient:
+    """Return how DARTS of first or second order, at its defaults, forms the architecture's gradient."""
+    return first_order if order == "first" else second_order()
+
+
+def second_order(xi: float | None = None, radius: float = 0.01) -> FormGradient:
+    """Return the look-ahead of one weight step (`unrolled`); ξ None is the current learning rate of the weights."""
+
+    def gradient(searcher: Bilevel, batches: StepBatches) -> ArchGradient:
+        return unrolled(searcher, batches, searcher.lr if xi is None else xi, radius)
+
+    return gradient
+
+
+def unrolled(searcher: Bilevel, batches: StepBatches, xi: float, radius: float) -> ArchGradient:
+    """Return the gradient of α ↦ L_val(w'(α), α), its second-order term by a central difference for each replica."""
+    train, val = batches.train[0], batches.val[0]
+    ahead = {name: value.requires_grad_() for name, value in _lookahead(searcher, train, xi).items()}
+    leaves = searcher.leaves()
+    losses = _relax.loss(searcher.supernet, val, searcher.relax(leaves), ahead)
+    gradients = torch.autograd.grad(losses.sum(), [*leaves.values(), *ahead.values()])
+    direct = dict(zip(leaves, gradients, strict=False))
+    toward = searcher.weights.layout.flatten(dict(zip(ahead, gradients[len(leaves) :], strict=True)))
+    implicit = mixed_derivative(searcher, train, toward, radius)
+    return ArchGradient({name: direct[name] - xi * implicit[name] for name in leaves}, losses.detach())
+
+
+def _lookahead(searcher: Bilevel, train: Batch, xi: float) -> dict[str, Tensor]:
+    losses = _relax.loss(searcher.supernet, train, searcher.relax(searcher.logits()))
+    gradients = torch.autograd.grad(losses.sum(), list(searcher.parameters.values()))
+    return searcher.weights.lookahead(dict(zip(searcher.parameters, gradients, strict=True)), xi)
 
 
 def mixed_derivative(

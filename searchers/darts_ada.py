@@ -3,7 +3,8 @@
 Source: Zela, Elsken, Saikia, Marrakchi, Brox, Hutter (2020), Understanding and Robustifying Differentiable Architecture
 Search, https://arxiv.org/abs/1909.09656, section 5.3; the rules stand in `searchers._early_stop`.
 
-One step: as DARTS, first order (the paper's code is second order), with a weight decay for each replica.
+One step: as DARTS, first order (the paper's code is second order: setting `order`), with a weight decay for each
+replica.
 After an epoch: λ on the probe where the rule wants it. A replica whose rule says stop, and whose weight decay times
 `factor` is not over `most`, goes back to the epoch that the rule returns: weights, logits, both optimisers, and its
 series of λ; its weight decay is multiplied by `factor`. Other replicas are left as they are. This reads λ on the host:
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from searchers._bilevel import Bilevel, Recipe
 from searchers._early_stop import Rule, StopSettings, chosen, eigenvalue
+from searchers._hypergradient import Order, of_order
 from searchers._optim import ArchSettings, WeightSettings
 from searchers.base import Method, Resources
 
@@ -33,6 +35,7 @@ class Settings:
     Attributes:
         factor: on the weight decay, whenever the search goes back.
         most: bound on the weight decay.
+        order: of the architecture's gradient; the paper's code is second order.
     """
 
     weights: WeightSettings = field(default_factory=WeightSettings)
@@ -40,6 +43,7 @@ class Settings:
     stop: StopSettings = field(default_factory=StopSettings)
     factor: float = 10.0
     most: float = 0.03
+    order: Order = "first"
 
 
 CODE = Settings(factor=3.0, most=0.0243)
@@ -110,7 +114,7 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     if settings.factor <= 1:
         raise ValueError(f"expected a factor over 1, got {settings.factor}")
     memory = Rollback(chosen(settings.stop), settings, resources.replicas)
-    recipe = Recipe(end_epoch=memory.end_epoch, memory=memory)
+    recipe = Recipe(arch_gradient=of_order(settings.order), end_epoch=memory.end_epoch, memory=memory)
     return Bilevel(recipe, settings.weights, settings.arch, resources)
 
 

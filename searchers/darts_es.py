@@ -3,7 +3,7 @@
 Source: Zela, Elsken, Saikia, Marrakchi, Brox, Hutter (2020), Understanding and Robustifying Differentiable Architecture
 Search, https://arxiv.org/abs/1909.09656, section 4.3; the rules stand in `searchers._early_stop`.
 
-One step: as DARTS, first order (the paper's code is second order).
+One step: as DARTS, first order (the paper's code is second order: setting `order`).
 After an epoch: λ on the probe where the rule wants it; a replica whose rule says stop selects its logits of the epoch
 that the rule returns, for good. This reads λ on the host: the rule is a decision about a number. The search itself goes
 on, for all replicas and as DARTS to the bit, so that records show what would have come.
@@ -15,17 +15,23 @@ from typing import Any
 
 from searchers._bilevel import Bilevel, Recipe
 from searchers._early_stop import Rule, StopSettings, chosen, eigenvalue, of_each
+from searchers._hypergradient import Order, of_order
 from searchers._optim import ArchSettings, WeightSettings
 from searchers.base import Logits, Method, Resources
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of DARTS, and when to stop."""
+    """Settings of DARTS, and when to stop.
+
+    Attributes:
+        order: of the architecture's gradient; the paper's code is second order.
+    """
 
     weights: WeightSettings = field(default_factory=WeightSettings)
     arch: ArchSettings = field(default_factory=ArchSettings)
     stop: StopSettings = field(default_factory=StopSettings)
+    order: Order = "first"
 
 
 class Watch:
@@ -71,7 +77,8 @@ class Watch:
 def build(settings: Settings, resources: Resources) -> Bilevel:
     """Return the searcher."""
     watch = Watch(chosen(settings.stop), resources.replicas)
-    recipe = Recipe(end_epoch=watch.end_epoch, select=watch.select, memory=watch)
+    gradient = of_order(settings.order)
+    recipe = Recipe(arch_gradient=gradient, end_epoch=watch.end_epoch, select=watch.select, memory=watch)
     return Bilevel(recipe, settings.weights, settings.arch, resources)
 
 

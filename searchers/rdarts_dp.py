@@ -11,14 +11,16 @@ Discretise: the highest logits of each row.
 
 Sure: schedule, factor, and that it acts for each image. Our extension: NAS-Bench-1Shot1 and NAS-Bench-201 have no
 drop-path; here it acts on the output of a choice block (never on the projections of a cell's input) and on that of an
-edge. Our reading: the architecture step drops nothing; first order, where the paper's code is second order. The paper's
-cutout, with a probability that rises as p does, belongs to the benchmark's augmentation, not to this method.
+edge. Our reading: the architecture step drops nothing; first order, where the paper's code is second order (setting
+`order`). The paper's cutout, with a probability that rises as p does, belongs to the benchmark's augmentation, not to
+this method.
 """
 
 from dataclasses import dataclass, field
 
 from searchers._bilevel import Bilevel, Recipe
 from searchers._drop_path import drop_path
+from searchers._hypergradient import Order, of_order
 from searchers._optim import ArchSettings, WeightSettings
 from searchers.base import ForwardInputs, Method, Resources, StepBatches
 
@@ -29,11 +31,13 @@ class Settings:
 
     Attributes:
         drop: p_max, the probability in the last epoch; the paper's are 0, 0.2, 0.4, 0.6. 0 is DARTS.
+        order: of the architecture's gradient; the paper's code is second order.
     """
 
     weights: WeightSettings = field(default_factory=WeightSettings)
     arch: ArchSettings = field(default_factory=ArchSettings)
     drop: float = 0.4
+    order: Order = "first"
 
 
 GRID = tuple(Settings(drop=p) for p in (0.0, 0.2, 0.4, 0.6))
@@ -49,7 +53,8 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
         p = settings.drop * searcher.epoch / max(resources.horizon.epochs - 1, 1)
         return drop_path(searcher.supernet, resources.stream("drop_path", searcher.steps), p, batches.train[0].images)
 
-    return Bilevel(Recipe(weight_inputs=inputs), settings.weights, settings.arch, resources)
+    recipe = Recipe(weight_inputs=inputs, arch_gradient=of_order(settings.order))
+    return Bilevel(recipe, settings.weights, settings.arch, resources)
 
 
 METHOD = Method(

@@ -24,6 +24,8 @@ COMMAND_LINES = (
     "bench/tables/__main__.py",
     "bench/launch/*.py",
     "bench/speed.py",
+    "bench/command.py",
+    "bench/retrain/__main__.py",
     "analysis/figures.py",
     "analysis/tables.py",
     "analysis/_command.py",
@@ -37,20 +39,26 @@ WRITERS = (
     "bench/store.py",
     "bench/data/*.py",
     "bench/tables/*.py",
+    "bench/retrain/__main__.py",
     "analysis/_files.py",
     "analysis/_page.py",
     "analysis/typeset.py",
 )
 SEEDS = {
-    "bench/rng.py": {"manual_seed", "default_rng"},
+    "bench/rng.py": {"manual_seed", "default_rng", "fork_rng"},
     # The bootstrap's generator: a constant, not derived from any seed of a run; analysis cannot import bench.
     "analysis/series.py": {"default_rng"},
 }
-EPOCH_LOOPS = {"bench/search.py", "bench/tables/build.py"}  # the table's cells are trained from scratch: no search
+EPOCH_LOOPS = {  # a table's cells and a found cell are trained from scratch: no search
+    "bench/search.py",
+    "bench/tables/build.py",
+    "bench/retrain/__main__.py",
+}
 EPOCH_STARTS = {  # the speed benchmark repeats the first step of an epoch; a search of two stages passes it on
     "bench/search.py",
     "bench/speed.py",
     "searchers/_staged.py",
+    "searchers/_progressive.py",
 }
 
 

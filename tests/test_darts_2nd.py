@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from searchers import darts, darts_2nd
 from searchers._bilevel import Bilevel, first_order
+from searchers._hypergradient import unrolled
 from searchers._optim import ArchSettings, WeightSettings
 from searchers.base import (
     Active,
@@ -172,13 +173,13 @@ def test_gradient_is_that_of_the_unrolled_loss_for_every_replica(xi: float) -> N
     assert (searcher.weights.momentum.norm(dim=1) > 1e-3).all()
     batches = lab.batches(7)
     wanted = flat(finite_differences(searcher, batches, xi))
-    found = darts_2nd.unrolled(searcher, batches, xi, 1e-3)
+    found = unrolled(searcher, batches, xi, 1e-3)
     error = (flat(found.gradient) - wanted).norm(dim=1) / wanted.norm(dim=1)
     assert (error < 1e-4).all(), error
     torch.testing.assert_close(found.loss, unrolled_loss(searcher, batches, searcher.logits(), xi), rtol=1e-12, atol=0)
     first = flat(first_order(searcher, batches).gradient)
     assert ((first - wanted).norm(dim=1) > 1e-2 * wanted.norm(dim=1)).all()
-    default = flat(darts_2nd.unrolled(searcher, batches, xi, 0.01).gradient)
+    default = flat(unrolled(searcher, batches, xi, 0.01).gradient)
     assert ((default - wanted).norm(dim=1) < 2e-3 * wanted.norm(dim=1)).all()
     # The second-order term itself, which the direct one could hide: direct − ξ·implicit.
     ahead = searcher.weights.lookahead(dict(zip(searcher.parameters, gradients_of(searcher, batches), strict=True)), xi)
@@ -261,7 +262,7 @@ def test_the_gradient_leaves_weights_and_momentum_to_the_bit() -> None:
     lab = SmoothLab((1, 2))
     searcher = lab.searcher()
     before = labs.leaves(searcher.state_dict())
-    darts_2nd.unrolled(searcher, lab.batches(3), 0.4, 0.01)
+    unrolled(searcher, lab.batches(3), 0.4, 0.01)
     labs.same(labs.leaves(searcher.state_dict()), before)
     assert all(value.grad is None for value in searcher.parameters.values())
 
@@ -269,7 +270,7 @@ def test_the_gradient_leaves_weights_and_momentum_to_the_bit() -> None:
 def search(lab: SmoothLab) -> dict[str, object]:
     searcher = lab.searcher()
     losses = [searcher.step(lab.batches(seed)) for seed in (4, 5)]
-    gradient = darts_2nd.unrolled(searcher, lab.batches(6), 0.4, 0.01)
+    gradient = unrolled(searcher, lab.batches(6), 0.4, 0.01)
     return labs.outcome(searcher, losses) | labs.leaves(gradient.gradient, "/gradient")
 
 
@@ -289,7 +290,7 @@ def test_a_replica_without_gradient_gets_zeros_and_leaves_others_alone(dtype: to
     searcher = darts_2nd.build(lab.settings, lab)
     step = lab.batches(0)
     batches = StepBatches(*(tuple(Batch(b.images.to(dtype), b.labels) for b in kind) for kind in step))
-    found = flat(darts_2nd.unrolled(searcher, batches, 0.4, 0.01).gradient)
+    found = flat(unrolled(searcher, batches, 0.4, 0.01).gradient)
     assert found.dtype == dtype
     assert (found[1] == 0).all()
     assert found[0].isfinite().all()

@@ -8,9 +8,9 @@ import torch
 from test_darts_2nd import WEIGHTS, SmoothLab, cross_entropy, flat
 from torch import Tensor
 
-from searchers import darts_2nd, idarts
+from searchers import idarts
 from searchers._bilevel import Bilevel, Recipe, weights_first
-from searchers._hypergradient import neumann, weight_hessian
+from searchers._hypergradient import neumann, unrolled, weight_hessian
 from searchers._optim import ArchSettings
 from searchers.base import Batch, StepBatches
 
@@ -104,7 +104,7 @@ def test_without_terms_it_is_second_order_darts_without_momentum() -> None:
     ahead = {n: (w - 0.2 * g).detach() for (n, w), g in zip(weights.items(), gradients, strict=True)}
     settings = replace(SETTINGS, terms=0, radius=0.01)
     found = idarts.hypergradient(searcher, batches.train[0], batches.val[0], 0.2, settings, ahead)
-    wanted = darts_2nd.unrolled(searcher, batches, 0.2, 0.01)
+    wanted = unrolled(searcher, batches, 0.2, 0.01)
     torch.testing.assert_close(flat(found.gradient), flat(wanted.gradient), rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(found.loss, wanted.loss)
     first = idarts.hypergradient(searcher, batches.train[0], batches.val[0], 0.0, settings)

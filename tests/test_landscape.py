@@ -40,7 +40,9 @@ def test_the_second_derivative_along_the_eigenvector_is_the_eigenvalue(space: st
         found.records, landscape.measure(searcher, lab.feed.probe(8), found.vectors, noise, NEAR), strict=True
     ):
         low, middle, high = slices["loss"][0]
-        assert (high - 2 * middle + low) / NEAR.radius**2 == pytest.approx(measured["lambda_dominant"], rel=1e-3, abs=1e-5)
+        assert (high - 2 * middle + low) / NEAR.radius**2 == pytest.approx(
+            measured["lambda_dominant"], rel=1e-3, abs=1e-5
+        )
         assert middle == pytest.approx(measured["loss"], rel=1e-12)
         assert len(slices["loss"]) == 3
         assert slices["t"] == [-NEAR.radius, 0.0, NEAR.radius]

@@ -11,7 +11,8 @@ from torch import nn
 
 from bench.data.types import Dataset
 from bench.retrain import __main__, networks, training
-from bench.retrain.training import NB101, NB201, Protocol, RMSProp, Trainer, initialised, split
+from bench.retrain.training import NB101, NB201, Protocol, RMSProp, Trainer, split
+from bench.rng import global_stream
 from bench.supernet.common import NetworkSize
 
 CPU = torch.device("cpu")
@@ -106,7 +107,8 @@ def test_images_are_split_by_the_protocol() -> None:
 
 def trainer(seed: int = 0) -> Trainer:
     images = split(small(), SHORT, 60)
-    return Trainer(initialised(lambda: networks.nb201(CELL_201, NetworkSize(4, 1)), seed), images, SHORT, seed, CPU)
+    with global_stream(seed, "weights", 0):
+        return Trainer(networks.nb201(CELL_201, NetworkSize(4, 1)), images, SHORT, seed, CPU)
 
 
 def test_the_rate_falls_as_a_cosine_and_training_is_reproduced() -> None:

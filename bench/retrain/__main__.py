@@ -20,7 +20,8 @@ from bench import command, data, setup, spaces
 from bench.data.augment import Augmentation
 from bench.data.types import Dataset
 from bench.retrain import networks
-from bench.retrain.training import NB101, NB201, Protocol, Trainer, initialised, split
+from bench.retrain.training import NB101, NB201, Protocol, Trainer, split
+from bench.rng import global_stream
 from bench.spaces import nb201
 from bench.spaces.graph101 import LABELS, graph_hash
 from bench.store import write_json, write_state
@@ -75,7 +76,8 @@ def retrain(chosen: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "plan.json", plan)
     for seed in chosen.seeds:
-        network = initialised(lambda: _network(chosen, size), seed)
+        with global_stream(seed, "weights", 0):
+            network = _network(chosen, size)
         _train(Trainer(network, images, protocol, seed, device), folder, seed)
     _report(folder, chosen.seeds, entry, source)
 
@@ -102,7 +104,8 @@ def _network(chosen: argparse.Namespace, size: NetworkSize) -> nn.Module:
 
 def _key(chosen: argparse.Namespace, size: NetworkSize) -> str:
     """Return the cell's key into the table, after checking that the cell can be built."""
-    initialised(lambda: _network(chosen, size), 0)
+    with global_stream(0, "weights", 0):
+        _network(chosen, size)
     if chosen.space == "nb201":
         return spaces.get("nb201").key(nb201.parse(chosen.cell))
     matrix, operations = networks.parsed_101(chosen.cell)

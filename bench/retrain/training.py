@@ -7,7 +7,7 @@ Nesterov's momentum, cosine decay every epoch from 0.1, 25,000 images each.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -133,13 +133,6 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch = state["epoch"]
-
-
-def initialised(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """Return a network whose weights are drawn from the seed, without moving torch's own generator."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build()
 
 
 def split(dataset: Dataset, protocol: Protocol, train_size: int | None = None) -> Split:
