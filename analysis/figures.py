@@ -105,15 +105,27 @@ def _written(options: argparse.Namespace) -> Iterator[Path]:
     for name in options.figure:
         if name not in {*FIGURES, TABULAR}:
             raise ValueError(f"no figure {name!r}; there are {', '.join([*FIGURES, TABULAR])}")
-    of_tables = _incumbents.searches(options.results) if not options.figure or TABULAR in options.figure else []
-    names = [name for name in options.figure if name != TABULAR]
-    if names or not (options.figure or of_tables) or (not options.figure and (options.results / "runs").is_dir()):
+    own, tables = [name for name in options.figure if name != TABULAR], TABULAR in options.figure
+    found = _incumbents.searches(options.results) if tables or not options.figure else []
+    if own or not (tables or (found and not (options.results / "runs").is_dir())):
         frame = _command.selected(options)
-        for name in names or _possible(frame):
+        for name in own or _possible(frame):
             yield from write(name, frame, options.out)
-    if TABULAR in options.figure or of_tables:
-        methods = [] if options.methods == "all" else options.methods.split(",")
-        chosen = _incumbents.select(of_tables, options.space, methods, _command.where(options.where))
+    if tables or found:
+        yield from _written_incumbents(found, options, needed=tables)
+
+
+def _written_incumbents(
+    found: Sequence[_incumbents.Search], options: argparse.Namespace, *, needed: bool
+) -> Iterator[Path]:
+    methods = [] if options.methods == "all" else options.methods.split(",")
+    try:
+        chosen = _incumbents.select(found, options.space, methods, _command.where(options.where))
+    except ValueError as error:
+        if needed:
+            raise
+        log.warning("no figure %s: %s", TABULAR, error)
+    else:
         yield from write_incumbents(chosen, options.out)
 
 

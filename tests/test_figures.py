@@ -206,7 +206,7 @@ def test_the_analysis_imports_no_torch() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--figure", "regrets"], "no figure 'regrets'; there are " + ", ".join(figures.FIGURES)),
+        (["--figure", "regrets"], "no figure 'regrets'; there are " + ", ".join([*figures.FIGURES, "incumbents"])),
         (["--space", "s4"], "no runs of space 's4'; there are nb201, s1"),
         (["--methods", "darts,nasp"], "no runs of method 'nasp'; there are darts, gdas, random_ws"),
         (["--where", "batch_size"], "expected --where field=value, got 'batch_size'"),
