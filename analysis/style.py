@@ -18,8 +18,8 @@ METHODS = (
     "gaea_erm", "sgas", "lambda_darts", "oles", "idarts", "gaea_bilevel", "sgas_2", "entrannas_dst", "darts_ada",
     "ms_null", "sdarts_rs_matched", "darts_pt", "darts_pt_fixed", "zero_cost_pt", "pdarts", "darts_plus", "da2s",
     "opp_darts", "dso_nas", "dsnas", "snas", "pi_nas", "shapley_nas", "bnas_policy", "da_nas_policy", "enas", "spos",
-    "setn", "random_search", "regularized_evolution", "reinforce", "local_search", "tpe", "de", "l2nas", "hyperband", "bohb",
-    "dehb",
+    "setn", "random_search", "regularized_evolution", "reinforce", "local_search", "tpe", "de", "l2nas", "hyperband",
+    "bohb", "dehb",
 )  # fmt: skip
 """The methods whose style never changes; a new method is appended."""
 
