@@ -53,7 +53,8 @@ def regret(axes: list[Axes], frame: pd.DataFrame, styles: Styles) -> None:
     _draw_misses(above, frame, styles)
     _draw_references(axes, frame)
     scale(above, REGRET_THRESHOLD)
-    above.set_ylim(0, 1.3 * max(above.dataLim.ymax, REGRET_THRESHOLD))
+    highest = above.dataLim.ymax if np.isfinite(above.dataLim.ymax) else REGRET_THRESHOLD
+    above.set_ylim(0, 1.3 * max(highest, REGRET_THRESHOLD))
     name(above, "epoch", "test regret")
     name(below, "epoch", "test error")
 

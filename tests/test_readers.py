@@ -11,7 +11,7 @@ import pytest
 from test_analysis_study import record, spec, write_run
 from test_figures import caption, legend
 
-from analysis import figures
+from analysis import _command, figures
 from analysis.load import tidy
 from analysis.readers import derivatives, one_shot, read
 
@@ -148,9 +148,18 @@ def test_others_stand_beside_ours(tmp_path: Path, capsys: pytest.CaptureFixture[
         write_run(tmp_path, spec("s1", "darts", seed), [record(0, curvature={"lambda_legacy": 1.0, "loss": 1.0})])
     chosen = ["--results", str(tmp_path), "--out", str(tmp_path / "out"), "--figure", "lambda_legacy"]
     options = figures._parser().parse_args([*chosen, "--others", str(tmp_path / "others")])
-    figure = figures.draw("lambda_legacy", figures._selected(options, []))
+    figure = figures.draw("lambda_legacy", _command.selected(options))
     assert legend(figure) == ["darts", "sdarts_rs (others)"]
     assert "at their own protocols" in caption(figure)
     capsys.readouterr()
     assert figures.main([*chosen, "--others", str(tmp_path / "out")]) == 2
     assert "found neither" in capsys.readouterr().err
+
+
+def test_others_errors_are_drawn_where_no_regret_is_known(tmp_path: Path) -> None:
+    sample(tmp_path / "others")
+    write_run(tmp_path, spec("s1", "darts", 0), [record(0, test=None)])
+    chosen = ["--results", str(tmp_path), "--others", str(tmp_path / "others")]
+    figure = figures.draw("regret", _command.selected(figures._parser().parse_args(chosen)))
+    (line,) = [line for line in figure.axes[1].lines if len(line.get_xdata()) == 3 and line.get_alpha() is None][:1]
+    np.testing.assert_allclose(line.get_ydata(), [0.1, 0.11, 0.12])
