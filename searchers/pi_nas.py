@@ -160,6 +160,6 @@ METHOD = Method(
     Settings,
     build,
     "Peng et al. (2021), Pi-NAS, supervised reinterpretation",
-    passes_per_step=1.4,
+    passes_per_step=1.8,
     policy=policy,
 )

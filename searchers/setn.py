@@ -97,5 +97,5 @@ METHOD = Method(
     Settings,
     build,
     "Dong and Yang (2019), One-Shot Neural Architecture Search via Self-Evaluated Template Network",
-    passes_per_step=1.3,
+    passes_per_step=1.4,
 )
