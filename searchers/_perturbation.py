@@ -81,15 +81,19 @@ class Settings:
 class Trained(Protocol):
     """A searcher that trains its weights by SGD."""
 
-    weights: SGD
+    @property
+    def weights(self) -> SGD: ...
 
 
 @runtime_checkable
 class Tunable(Protocol):
     """A searcher whose logits have an optimiser."""
 
-    arch: ArchOptimiser
-    arch_lr: float
+    @property
+    def arch(self) -> ArchOptimiser: ...
+
+    @property
+    def arch_lr(self) -> float: ...
 
 
 class Perturbation:

@@ -3,6 +3,8 @@
 from typing import Any, Protocol, final, runtime_checkable
 
 from searchers._bilevel import Bilevel
+from searchers._descent import ArchOptimiser
+from searchers._optim import SGD
 from searchers.base import Choices, DataPolicy, Logits, StepBatches, StepLosses, Supernet
 
 
@@ -50,6 +52,18 @@ class Progressive:
     @property
     def shift_invariant(self) -> tuple[str, ...]:
         return self.stage.shift_invariant
+
+    @property
+    def weights(self) -> SGD:
+        return self.stage.weights
+
+    @property
+    def arch(self) -> ArchOptimiser:
+        return self.stage.arch
+
+    @property
+    def arch_lr(self) -> float:
+        return self.stage.arch_lr
 
     def logits(self) -> Logits:
         return self.stage.logits()

@@ -10,7 +10,8 @@ row of each replica:
   2. a row that keeps one option keeps the one without which the score is lowest.
      A row that keeps k > 1 drops the one without which the score is highest, and is asked again until k are left.
   3. what is kept has weight 1 from then on, and the rest of the row is not computed.
-Where scores are equal, the first option stays. Scores are read on the host: they decide what is computed.
+Options that are not computed anyway are not asked about. Where scores are equal, the first option stays. Scores are
+read on the host: they decide what is computed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -69,6 +70,14 @@ def without(choices: Choices, rest: Mapping[str, Bool[np.ndarray, "replicas deci
     return Choices(weights, active)
 
 
+def computed(choices: Choices, replica: int, row: Row, keep: int) -> Options:
+    """Return the options of a row that some cell computes; all of them where these are fewer than are to be kept."""
+    (group, decision), active = row, choices.active
+    every = np.arange(choices.weights[group].shape[-1])
+    found = every if active is None else np.flatnonzero(active[group][:, replica, decision].any(0))
+    return found if len(found) >= keep else every
+
+
 def survivors(left: Options, scores: Float[np.ndarray, " _options"], keep: int) -> Options:
     """Return what one round leaves of a row, given the score without each of its options."""
     if len(left) <= keep:
@@ -107,7 +116,7 @@ class Projection:
         mixed, turn = self.frozen.over(choices), self.made
         rows = [order[turn] for order in self.orders]
         keep = [self.groups[group].keep for group, _ in rows]
-        left = [np.arange(len(self.groups[group].options)) for group, _ in rows]
+        left = [computed(mixed, replica, row, k) for replica, (row, k) in enumerate(zip(rows, keep, strict=True))]
         while any(len(options) > k for options, k in zip(left, keep, strict=True)):
             scores = self._removals(mixed, rows, left, score)
             left = [survivors(*each) for each in zip(left, scores, keep, strict=True)]

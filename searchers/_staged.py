@@ -63,8 +63,11 @@ def staged(name: str, method: Method, selection: Selection) -> Method:
         epochs = resources.horizon.epochs
         first = searching(selection.share(settings.select), epochs)
         search = method.build(settings.search, Shorter(resources, Horizon(first)))
-        left = range(first, epochs)
-        return Staged(search, lambda: selection.build(settings.select, search, resources, left), first)
+        searcher = Staged(
+            search, lambda: selection.build(settings.select, search, resources, range(first, epochs)), first
+        )
+        searcher.select()  # what cannot follow this search says so before anything is trained
+        return searcher
 
     def policy(settings: Any) -> DataPolicy:
         return method.policy(settings.search)

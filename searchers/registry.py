@@ -110,8 +110,13 @@ SELECTIONS: dict[str, Selection] = {selection.name: selection for selection in (
 
 
 def find(name: str) -> Method | None:
-    """Return the method of that name, or of that search and selection; None where there is none."""
-    search, plus, selection = name.partition("+")
-    if plus and selection in SELECTIONS and search in METHODS and METHODS[search].search is None:
-        return staged(name, METHODS[search], SELECTIONS[selection])
-    return METHODS.get(name)
+    """Return the method of that name, or of that search and selection; None where there is none.
+
+    A selection goes on with a network that has been trained, and is not followed by another.
+    """
+    first, _, second = name.partition("+")
+    search, selection = METHODS.get(first), SELECTIONS.get(second)
+    if search is None or selection is None:
+        return METHODS.get(name)
+    trains = search.policy(search.settings()).train_batches > 0
+    return staged(name, search, selection) if trains and search.search is None else None

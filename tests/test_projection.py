@@ -156,3 +156,23 @@ def test_removing_what_is_not_computed_changes_no_prediction(space: str) -> None
         removed = without(mixed, rest)
         whole = network(batch.images, Choices(removed.weights))
         torch.testing.assert_close(network(batch.images, removed), whole, rtol=1e-10, atol=1e-12)
+
+
+def test_options_left_out_by_the_search_are_not_asked_about() -> None:
+    """The one whose removal hurts most is sought among those that are computed, if they are enough."""
+    mixed, projection = _relax.softmax(logits_of("nb201")), fresh("nb201")
+    asked: list[Choices] = []
+    active = np.ones((2, len(SEEDS), 6, 5), bool)
+    active[:, 0, :, [0, 1, 4]] = False
+    active[0, 1] = False  # another cell computes them
+    active[:, 2] = False
+    weights = {"op": mixed.weights["op"].expand(2, -1, -1, -1)}
+
+    def score(choices: Choices) -> Tensor:
+        asked.append(choices)
+        return torch.full((len(SEEDS),), float(len(asked)))  # the first removal hurts most
+
+    projection.decide(Choices(weights, {"op": active}), score)
+    kept = [projection.frozen.kept["op"][r, order[0][1]].nonzero()[0] for r, order in enumerate(projection.orders)]
+    assert [options.tolist() for options in kept] == [[2], [0], [0]]
+    assert len(asked) == 5

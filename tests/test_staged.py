@@ -18,7 +18,7 @@ from searchers._staged import Shorter, Staged, staged
 from searchers.base import Horizon, Method, Resources
 from searchers.registry import METHODS, SELECTIONS, find
 
-PLAIN = [name for name, method in METHODS.items() if method.search is None]
+PLAIN = [name for name in METHODS if find(f"{name}+perturbation") is not None]
 SEVERAL = ["random_ws", "sdarts_rs", "sgas", "entrannas_dst", "gaea_erm"]
 """No logits; noise; rows decided by the search; groups of its own; all images and another optimiser."""
 
@@ -54,13 +54,13 @@ def check(name: str, space: str) -> None:
     assert (searcher.hessian_of, searcher.shift_invariant) == (alone.hessian_of, alone.shift_invariant)
 
     searcher.begin_epoch(search)
-    first, *later = lab.feed.epoch(searcher.policy, search, search + 1)
+    first, later, *_ = lab.feed.epoch(searcher.policy, search, search + 1)
     searcher.step(first)
     kept = labs.through_disk(searcher.state_dict())
     resumed = start(name, lab)
     resumed.load_state_dict(kept)
     for each in (searcher, resumed):
-        losses = [each.step(batches) for batches in later]
+        losses = [each.step(later)]
         each.end_epoch(search)
         each.finish()
     assert isinstance(searcher.selection, Perturbation)
@@ -134,6 +134,12 @@ def test_without_an_epoch_left_the_end_decides() -> None:
         assert searcher.selection.projection.made == searcher.selection.projection.rows
 
 
+def test_a_search_that_a_selection_cannot_follow_is_refused_before_it_begins() -> None:
+    method = staged("x", METHODS["zero_cost_pt"], SELECTION)
+    with pytest.raises(ValueError, match="expected a search that trains its weights by SGD, got ZeroCostPT"):
+        method.build(method.settings(), labs.make())
+
+
 def test_the_search_sees_its_own_horizon_only() -> None:
     lab = longer("toy", 10)
     shorter = Shorter(lab, Horizon(4))
@@ -156,6 +162,7 @@ def test_combinations_are_found_by_name() -> None:
         "darts+perturbations",
         "+perturbation",
         "darts_pt+perturbation",
+        "zero_cost_pt+perturbation",  # trains nothing
         "none",
     ):
         assert find(wrong) is None
