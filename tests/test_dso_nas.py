@@ -176,12 +176,12 @@ def test_the_highest_scale_is_selected_then_what_died_last() -> None:
 @unchecked
 def test_in_the_first_stage_all_scales_are_one() -> None:
     lab = labs.make("nb201")
-    searcher = dso_nas.build(replace(NOW, warm_up=0.5), lab)
-    losses = labs.drive(searcher, lab, 0, 2)
+    searcher = dso_nas.build(replace(NOW, warm_up=0.3), lab)
+    losses = labs.drive(searcher, lab, 0, 1)
     assert (searcher.logits()["op"][..., 1:] == 1).all()
     assert (searcher.logits()["op"][..., 0] == 0).all()
     assert all(each.val is None for each in losses)
-    labs.drive(searcher, lab, 2, 3)
+    labs.drive(searcher, lab, 1, 2)
     assert (searcher.logits()["op"][..., 1:] != 1).all()
     assert (searcher.logits()["op"][..., 0] == 0).all()
 
