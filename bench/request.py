@@ -108,7 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     text: dict[str, str] = {
         "space": f"search space: {', '.join(SPACES)}",
-        "methods": "all (that train a supernet), tabular (all that search a table), or names separated by commas",
+        "methods": "all (that train a supernet), tabular (all that search a table), or names separated by commas; "
+        "darts+perturbation searches and then selects",
         "seeds": "a range 0:4 or a list 0,2,5",
         "benchmark": "auto, paper (CIFAR-10, official table, published sizes) or embedded (digits, small, offline)",
         "dataset": "cifar10 or digits",
