@@ -55,9 +55,18 @@ def inline(svg: str, label: str) -> str:
     """Return an SVG file as an element of a page: scalable, with a name, its ids those of no other figure."""
     element = svg[svg.index("<svg") :]
     element = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->\s*", "", element, flags=re.DOTALL)
-    head, rest = _numbered(element, label).split(">", 1)
+    head, rest = _numbered(_rounded(element), label).split(">", 1)
     head = re.sub(r' (width|height|version)="[^"]*"', "", head)
     return f'{head} role="img" aria-label="{escape(label)}">{rest}'
+
+
+def _rounded(element: str) -> str:
+    """Round coordinates to thousandths of a point: the layout's last digit differs from one drawing to the next."""
+
+    def shorter(match: re.Match[str]) -> str:
+        return match[0] if match[0].startswith("scale") else f"{float(match[0]):.3f}"
+
+    return re.sub(r"scale\([^)]*\)|\d+\.\d{4,}", shorter, element)
 
 
 def _numbered(element: str, label: str) -> str:

@@ -101,6 +101,13 @@ def test_a_cell_is_sorted_by_its_number_and_a_missing_one_by_nothing() -> None:
     assert '<td class="text" data-value="a">a</td><td data-value="">–</td>' in text
 
 
+def test_the_last_digits_of_a_coordinate_do_not_count() -> None:
+    svg = '<?xml?><svg viewBox="0 0 1 1"><path d="M 1.000012 2.5" transform="scale(0.015625)" id="a_1"/></svg>'
+    near = svg.replace("1.000012", "1.000013")
+    assert _html.inline(svg, "x") == _html.inline(near, "x")
+    assert 'd="M 1.000 2.5" transform="scale(0.015625)"/>' in _html.inline(svg, "x")
+
+
 def test_no_runs_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report.main(["--results", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.startswith("analysis.report: no runs with records under")
