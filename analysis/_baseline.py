@@ -113,10 +113,14 @@ def rounded(value: float | None) -> float | None:
 
 
 def _protocol(group: pd.DataFrame) -> dict[str, str]:
-    """Return the protocol and the settings of a label's runs; a killed run's missing table digest is no difference."""
+    """Return the protocol and the settings of a label's runs.
+
+    A killed run's missing table digest is no difference; nor is a field that is null, which says that something is off,
+    from a field that older runs do not have.
+    """
     names = [*protocol_columns(group), *(name for name in group.columns if name.startswith("settings."))]
     known = {name: group[name].dropna() for name in names}
-    return {name: str(values.iloc[0]) for name, values in sorted(known.items()) if len(values)}
+    return {name: str(v.iloc[0]) for name, v in sorted(known.items()) if len(v) and v.iloc[0] != "null"}
 
 
 def differing(before: Entry, after: Entry) -> str:

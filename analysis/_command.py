@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.load import runs, tidy
+from analysis._columnar import table
+from analysis.load import tidy
 from analysis.readers import read
 from analysis.selection import Where, select
 
@@ -35,7 +36,7 @@ def selected(options: argparse.Namespace) -> pd.DataFrame:
     Raises:
         ValueError: there are none, or they must not stand together.
     """
-    return chosen(tidy(runs(options.results)), options)
+    return chosen(table(options.results), options)
 
 
 def chosen(frame: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:

@@ -38,7 +38,7 @@ class Limits:
     factor: float = 1.4
     regret: float = 0.01
     share: float = 0.1
-    seeds: int = 20
+    seeds: int = 24
     permutations: int = 99_999
 
 

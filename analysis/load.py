@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +53,17 @@ class Run:
 
 def runs(results: Path) -> list[Run]:
     """Return every run under `results`/runs, by folder name; folders that are no run are named in the log."""
-    folders = sorted(path for path in (results / "runs").glob("*") if path.is_dir())
-    found = [_run(folder) for folder in folders]
-    return [run for run in found if run is not None]
+    return read_runs(run_folders(results))
+
+
+def run_folders(results: Path) -> list[Path]:
+    """Return the folders under `results`/runs by name."""
+    return sorted(path for path in (results / "runs").glob("*") if path.is_dir())
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Return the runs of some folders; those that are no run are named in the log."""
+    return [run for run in map(_run, folders) if run is not None]
 
 
 def _run(folder: Path) -> Run | None:
@@ -128,14 +137,40 @@ def tidy(runs: Sequence[Run]) -> pd.DataFrame:
     `supernet_val_accuracy`, `curvature_residual`, `entropy_op`). `error_val` and `error_test` are one minus the table's
     mean accuracy. `logits` is one float array, the groups packed in the record's order, or None.
     """
-    rows = [run_columns(run) | record_columns(record) for run in runs for record in run.records]
-    columns = dict.fromkeys([*TEXTS, "seed", "epochs", "finished", "epoch", "miss", *NUMBERS, "logits"])
-    names = list(columns | dict.fromkeys(name for row in rows for name in row))
-    frame = pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=_dtype(name)) for name in names})
-    return frame.assign(error_val=1 - frame["table_val_mean"], error_test=1 - frame["table_test_mean"])
+    records = [record_columns(record) for run in runs for record in run.records]
+    heads = [run_columns(run) for run in runs]
+    of_run = np.repeat(np.arange(len(runs)), [len(run.records) for run in runs])
+    columns: dict[str, Any] = {name: _spread(heads, name, of_run) for name in _names(heads)}
+    columns |= {name: [record.get(name) for record in records] for name in _names(records)}
+    return arranged(pd.DataFrame({name: pd.Series(values, dtype=dtype(name)) for name, values in columns.items()}))
 
 
-def _dtype(name: str) -> str:
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _spread(heads: Sequence[Mapping[str, Any]], name: str, of_run: Int[np.ndarray, " records"]) -> np.ndarray:
+    """Return a column of the runs, repeated for each of their records."""
+    values = np.empty(len(heads), dtype=object)
+    values[:] = [head.get(name) for head in heads]
+    return values[of_run]
+
+
+def arranged(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a tidy table with every column that is always there, in the usual order, and with the errors."""
+    usual = dict.fromkeys([*TEXTS, "seed", "epochs", "finished", "epoch", "miss", *NUMBERS, "logits"])
+    names = list(usual | dict.fromkeys(frame.columns))
+    empty = np.full(len(frame), None, dtype=object)
+    columns = {
+        name: frame[name] if name in frame else pd.Series(empty, frame.index, dtype=dtype(name)) for name in names
+    }
+    columns["error_val"] = 1 - columns["table_val_mean"]
+    columns["error_test"] = 1 - columns["table_test_mean"]
+    return pd.DataFrame(columns)
+
+
+def dtype(name: str) -> str:
+    """Return the type of a column of the tidy table."""
     kinds = {"seed": "int64", "epochs": "int64", "epoch": "int64", "finished": "bool", "miss": "bool"}
     return kinds.get(name, "float64" if name in NUMBERS else "object")
 
@@ -169,7 +204,7 @@ def record_columns(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the scalars of a record under flat names, and its logits as one array."""
     columns: dict[str, Any] = {"stage": "search"}
     for name, value in record.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):  # not Mapping: its check costs more than all the rest of a million records
             columns |= _nested(name, value)
         elif not isinstance(value, list) and name not in PREFIXES:
             columns[name] = value
@@ -182,8 +217,9 @@ def _nested(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the scalars of a record's nested object, prefixed; none where it is not known to hold scalars."""
     if name not in PREFIXES:
         return {}
-    scalars = {inner: value for inner, value in fields.items() if not isinstance(value, list | Mapping)}
-    return {inner if inner.startswith("lambda") else PREFIXES[name] + inner: v for inner, v in scalars.items()}
+    scalars = {inner: value for inner, value in fields.items() if not isinstance(value, list | dict)}
+    prefix = PREFIXES[name]
+    return {inner if inner.startswith("lambda") else prefix + inner: value for inner, value in scalars.items()}
 
 
 def pack(logits: Mapping[str, Any] | None) -> np.ndarray | None:

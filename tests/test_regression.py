@@ -69,8 +69,8 @@ def command(results: Path, *more: str) -> list[str]:
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    """Twenty seeds, and a baseline of them."""
-    study(tmp_path / "results", range(20))
+    """As many seeds as a check wants, and a baseline of them."""
+    study(tmp_path / "results", range(24))
     assert regression.main(command(tmp_path / "results", "--update")) == 0
     return tmp_path / "results"
 
@@ -100,6 +100,11 @@ def test_a_dead_network_has_a_level(tmp_path: Path) -> None:
     found = runs(tmp_path)
     (one,) = _baseline.summarise(select(tidy(found)), found).values()
     assert one.seeds[0].level == pytest.approx(math.log(_baseline.LOWEST), rel=1e-5)
+
+
+def test_a_field_that_is_null_is_as_good_as_absent(results: Path) -> None:
+    other = study(results.parent / "other" / "results", range(24), ranking=None)
+    assert regression.main(["--results", str(other), *command(results)[2:]]) == 0
 
 
 def test_runs_that_have_not_finished_do_not_count(tmp_path: Path) -> None:
@@ -192,7 +197,7 @@ def test_all_tests_of_a_check_share_alpha() -> None:
         ({}, FEW, "no finished runs"),
         (entry(draws(20), **{"spec.epochs": "7"}), FEW, r"another protocol: epochs \(6 → 7\)"),
         (entry(draws(20), **{"settings.lr": "7"}), FEW, r"another protocol: lr \(absent → 7\)"),
-        (entry(draws(19)), Limits(), "expected at least 20 finished seeds, got 19 against 20 in the baseline"),
+        (entry(draws(19)), Limits(), "expected at least 24 finished seeds, got 19 against 20 in the baseline"),
         (entry(draws(2)), Limits(seeds=1), "expected at least 3 finished seeds, got 2"),
         (entry({n: Seed(None, None, None, 0.0, 1.0) for n in range(20)}), FEW, "neither λ nor regret was measured"),
         (entry(draws(5, 1)), FEW, "5 seeds cannot show any change at 0.01 among 3 tests"),
@@ -285,9 +290,9 @@ def test_no_finished_runs_exit_2(tmp_path: Path, results: Path, capsys: pytest.C
 
 
 def test_mixed_protocols_exit_2(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    study(results, range(20, 22), batch_size=99)
+    study(results, range(24, 26), batch_size=99)
     assert regression.main(command(results)) == 2
-    assert "differ in batch_size: 64 (20 runs), 99 (2 runs)" in capsys.readouterr().err
+    assert "differ in batch_size: 64 (24 runs), 99 (2 runs)" in capsys.readouterr().err
     assert regression.main(command(results, "--where", "batch_size=64")) == 0
 
 
