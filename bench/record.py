@@ -29,6 +29,8 @@ class EpochRecord:
     no_curvature: str | None
     ranking: dict[str, Any] | None
     no_ranking: str | None
+    landscape: dict[str, Any] | None
+    no_landscape: str | None
     logits: dict[str, list[list[float]]] | None
     weights: dict[str, list[list[float]]] | None
     entropy: dict[str, float] | None

@@ -30,6 +30,7 @@ class Request:
         queries, budget_s: what a repetition of a table-only method may spend: cells, simulated seconds.
         fitness_budget: training epochs of the accuracy that table-only methods see.
         metrics: what is measured besides λ: "ranking".
+        landscape: whether slices of the loss are measured after the last epoch.
         ranking_every: epochs from one ranking to the next; None: after the last epoch only.
     """
 
@@ -58,6 +59,7 @@ class Request:
     fitness_budget: int | None = None
     set: Settings = field(default_factory=dict)
     results: Path = Path("results")
+    landscape: bool = False
     fresh: bool = False
     dry_run: bool = False
 
@@ -146,6 +148,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="METHOD.NAME=VALUE",
         help="change a setting of a method; a,b,c searches with each",
     )
+    parser.add_argument(
+        "--landscape",
+        action="store_true",
+        default=None,
+        help="slices of the loss after the last epoch, along λ's vector",
+    )
     parser.add_argument("--fresh", action="store_true", default=None, help="start again, dropping these runs' records")
     parser.add_argument("--dry-run", action="store_true", default=None, help="print what would run, without training")
     return parser
@@ -227,7 +235,7 @@ def _checked(fields: dict[str, Any]) -> Request:
     for name in ("space", "benchmark", "dataset", "table", "device", "curvature", "results"):
         if not isinstance(fields.get(name, ""), str):
             raise ValueError(f"expected text for {name}, got {fields[name]!r}")
-    for name in ("fresh", "dry_run"):
+    for name in ("landscape", "fresh", "dry_run"):
         if not isinstance(fields.get(name, False), bool):
             raise ValueError(f"expected true or false for {name}, got {fields[name]!r}")
     for name, allowed in (

@@ -6,22 +6,20 @@ the state saved; a search that was killed goes on from its checkpoint to the sam
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from bench.clock import Clock
+from bench.instruments import Fields, Instruments
 from bench.lab import Lab
-from bench.metrics import cell, curvature, ranking
+from bench.metrics import cell
 from bench.record import EpochRecord, Timing
 from bench.spec import RunSpec
 from bench.store import Store
 from searchers.base import Method
 
 Observer = Callable[[list[EpochRecord], Timing], None]
-Fields = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -55,13 +53,13 @@ def search(stack: Stack, store: Store, observe: Observer) -> None:
 
 
 class Session:
-    """One stack under way: the searcher, the epoch, and the vectors curvature starts from."""
+    """One stack under way: the searcher, the epoch, and what measures them."""
 
     def __init__(self, stack: Stack, store: Store, observe: Observer) -> None:
         self.stack, self.store, self.observe = stack, store, observe
         self.searcher = stack.method.build(stack.spec.settings, stack.lab)
+        self.instruments = Instruments(stack.spec, stack.lab, stack.truth, self.searcher)
         self.epoch = 0
-        self.vectors: Float[Tensor, "replicas size"] | None = None
         self.no_losses: Fields = [{"train_loss": None, "val_loss": None}] * stack.lab.replicas
 
     def resume(self) -> bool:
@@ -70,7 +68,7 @@ class Session:
         if saved is None:
             return False
         self.searcher.load_state_dict(saved["searcher"])
-        self.epoch, self.vectors = saved["epoch"], saved["vectors"]
+        self.epoch, self.instruments.vectors = saved["epoch"], saved["vectors"]
         return True
 
     def train(self, clock: Clock) -> Fields:
@@ -90,70 +88,14 @@ class Session:
 
     def record(self, stage: Literal["search", "final"], clock: Clock, losses: Fields) -> None:
         """Measure everything, append it to the records and save the state."""
-        fields = [losses, self._cells(), cell.choices(self.searcher, self.stack.lab.replicas)]
-        measured = stage == "search"
-        fields += [self._supernet(), self._curvature(clock), self._ranking()] if measured else [self._unmeasured(stage)]
+        measured = self.instruments.everything if stage == "search" else self.instruments.cells
         records = []
-        for parts in zip(*fields, strict=True):
+        for parts in zip(losses, *measured(self.epoch, clock), strict=True):
             merged = {name: value for part in parts for name, value in part.items()}
             records.append(EpochRecord(epoch=self.epoch, stage=stage, **merged))
         timing = clock.timing(self.epoch, stage)
         self.store.append(records, timing)
         if stage == "search":
-            state = {"searcher": self.searcher.state_dict(), "epoch": self.epoch, "vectors": self.vectors}
+            state = {"searcher": self.searcher.state_dict(), "epoch": self.epoch, "vectors": self.instruments.vectors}
             self.store.save(state)
         self.observe(records, timing)
-
-    def _cells(self) -> Fields:
-        return cell.cells(self.stack.lab.space, self.searcher.selected(), self.stack.lab.replicas, self.stack.truth)
-
-    def _supernet(self) -> Fields:
-        return [{"supernet": found} for found in cell.supernet(self.searcher, self.stack.lab)]
-
-    def _unmeasured(self, stage: str) -> Fields:
-        reason = f"not measured at stage {stage!r}: see the last epoch"
-        nothing = {"supernet": None, "curvature": None, "no_curvature": reason, "ranking": None, "no_ranking": reason}
-        return [nothing] * self.stack.lab.replicas
-
-    def _curvature(self, clock: Clock) -> Fields:
-        spec, lab = self.stack.spec, self.stack.lab
-        reason = self._why_no_curvature()
-        if reason is not None:
-            return [{"curvature": None, "no_curvature": reason}] * lab.replicas
-        whole = curvature.epoch_wants_spectrum(self.epoch, spec.epochs, spec.curvature)
-        legacy = lab.feed.legacy_probe(max(self.epoch - 1, 0), spec.epochs) if whole else None
-        probes = curvature.Probes(lab.feed.probe(spec.probe_size), legacy)
-        noise = lab.stream("curvature", self.epoch)
-        with clock.curvature():
-            found = curvature.measure(self.searcher, probes, self.vectors, noise, spec.curvature, whole)
-        self.vectors = found.vectors
-        return [{"curvature": record, "no_curvature": None} for record in found.records]
-
-    def _ranking(self) -> Fields:
-        spec, lab, truth = self.stack.spec, self.stack.lab, self.stack.truth
-        reason = self._why_no_ranking()
-        if reason is not None or spec.ranking is None or truth is None:
-            return [{"ranking": None, "no_ranking": reason}] * lab.replicas
-        cells = ranking.sample(lab.space, spec.dataset, spec.ranking.cells)
-        found = ranking.measure(self.searcher, lab, truth, cells, spec.ranking.top)
-        return [{"ranking": record, "no_ranking": None} for record in found]
-
-    def _why_no_ranking(self) -> str | None:
-        spec = self.stack.spec
-        if spec.ranking is None:
-            return "not asked for: --metrics ranking"
-        reason = ranking.undefined(self.searcher, self.stack.lab.space, self.stack.truth)
-        if reason is None and not spec.ranking.due(self.epoch, spec.epochs):
-            every = spec.ranking.every
-            return "measured after the last epoch" if every is None else f"measured every {every} epochs"
-        return reason
-
-    def _why_no_curvature(self) -> str | None:
-        spec = self.stack.spec
-        if self.searcher.no_curvature is not None:
-            return self.searcher.no_curvature
-        if spec.curvature.mode == "off":
-            return "curvature was switched off"
-        if self.epoch % spec.curvature_every and self.epoch != spec.epochs:
-            return f"curvature is measured every {spec.curvature_every} epochs"
-        return None

@@ -16,6 +16,7 @@ from bench.data.types import Dataset
 from bench.lab import Lab
 from bench.metrics.cell import Truth
 from bench.metrics.curvature import CurvatureSettings
+from bench.metrics.landscape import LandscapeSettings
 from bench.metrics.ranking import RankingProbe
 from bench.presets import PRESETS, Preset
 from bench.request import Request, Settings, grid
@@ -196,6 +197,7 @@ def specs(bench: Bench, method: Method, changes: Settings | None = None) -> tupl
         curvature=CurvatureSettings(mode=preset.curvature),  # type: ignore[arg-type]
         curvature_every=bench.request.curvature_every,
         ranking=_ranking(bench),
+        landscape=LandscapeSettings() if bench.request.landscape else None,
         table=None if bench.truth is None else bench.truth.reference.digest,
         budget=None if bench.truth is None else bench.truth.reference.budget,
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.data.augment import Augmentation
 from bench.metrics.curvature import CurvatureSettings
+from bench.metrics.landscape import LandscapeSettings
 from bench.metrics.ranking import RankingProbe
 
 
@@ -38,6 +39,7 @@ class RunSpec(Signed):
         data: fingerprint of the images, labels and halves.
         cells: cells a stage.
         ranking: None: the correlation of shared weights with the table is not measured.
+        landscape: None: no slices of the loss are measured.
         table: content digest of the benchmark table, None for a run without accuracies.
         budget: training epochs of the table's accuracies.
     """
@@ -61,6 +63,7 @@ class RunSpec(Signed):
     curvature: CurvatureSettings
     curvature_every: int
     ranking: RankingProbe | None
+    landscape: LandscapeSettings | None
     table: str | None
     budget: int | None
 

@@ -1,10 +1,12 @@
 """Slices of the loss through the logits agree with its derivatives, and measuring them changes nothing."""
 
 import dataclasses
+from pathlib import Path
 
 import labs
 import pytest
 import torch
+from tests import benches
 
 from bench.lab import Lab
 from bench.metrics import curvature, landscape
@@ -83,3 +85,25 @@ def test_a_replica_does_not_depend_on_what_it_is_stacked_with() -> None:
         found.append(landscape.measure(searcher, lab.feed.probe(8), start, lab.stream("landscape", 0), NEAR))
     for stacked, alone in zip(found[0][1]["loss"], found[1][0]["loss"], strict=True):
         assert stacked == pytest.approx(alone, rel=1e-10)
+
+
+def test_a_run_records_the_slices_after_its_last_epoch_and_changes_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    benches.isolate(monkeypatch, tmp_path)
+    plain = benches.searched(tmp_path / "a", "darts", "--epochs", "2")[1]
+    sliced = benches.searched(tmp_path / "b", "darts", "--epochs", "2", "--landscape")[1]
+    for one, other in zip(plain, sliced, strict=True):
+        reasons = [record.pop("no_landscape") for record in other]
+        found = [record.pop("landscape") for record in other]
+        assert [value is not None for value in found] == [False, False, True, False]
+        assert reasons[0] == reasons[1] == "measured after the last epoch"
+        assert reasons[2] is None
+        assert found[2]["loss"][0][len(found[2]["t"]) // 2] == pytest.approx(other[2]["curvature"]["loss"], rel=1e-5)
+        assert {record.pop("no_landscape") for record in one} == {
+            *("not asked for: --landscape", "not measured at stage 'final': see the last epoch")
+        }
+        assert all(record.pop("landscape") is None for record in one)
+        assert one == other
+    none = benches.searched(tmp_path / "c", "random_ws", "--epochs", "1", "--landscape")[1][0][1]
+    assert none["no_landscape"] == none["no_curvature"]

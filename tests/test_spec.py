@@ -13,6 +13,7 @@ import pytest
 
 from bench.data.augment import Augmentation
 from bench.metrics.curvature import CurvatureSettings
+from bench.metrics.landscape import LandscapeSettings
 from bench.metrics.ranking import RankingProbe
 from bench.spec import RunSpec, replace_settings
 from searchers.darts import Settings
@@ -42,6 +43,7 @@ def spec() -> RunSpec:
         curvature=CurvatureSettings(),
         curvature_every=1,
         ranking=RankingProbe(5, 2, 1),
+        landscape=LandscapeSettings(),
         table="abcd",
         budget=5,
     )
