@@ -64,13 +64,13 @@ def summarise(frame: pd.DataFrame, runs: Sequence[Run]) -> dict[Name, Entry]:
     environments = {run.folder.name: run.environment for run in runs}
     found = {}
     for (space, label), group in frame[frame["finished"]].groupby(["space", "label"]):
-        seeds = {int(rows["seed"].iloc[0]): seed(rows) for _, rows in group.groupby("run")}
+        seeds = {int(rows["seed"].iloc[0]): of_run(rows) for _, rows in group.groupby("run")}
         versions = environments[group["run"].iloc[0]].get("versions") or {}
         found[str(space), str(label)] = Entry(str(space), str(label), _protocol(group), versions, seeds)
     return found
 
 
-def seed(run: pd.DataFrame) -> Seed:
+def of_run(run: pd.DataFrame) -> Seed:
     """Return the quantities of one run."""
     search = run[run["stage"] == "search"].sort_values("epoch")
     chosen = run[run["stage"] == "final"]

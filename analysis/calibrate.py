@@ -84,7 +84,7 @@ def pools(frame: pd.DataFrame) -> list[Pool]:
                     f"expected at least {FEWEST_POOLED} finished seeds of {label} on {space}, got {int(whole.sum())}; "
                     "run more, or choose others with --methods"
                 )
-            seeds = tuple(_baseline.seed(run) for _, run in rows.groupby("run"))
+            seeds = tuple(_baseline.of_run(run) for _, run in rows.groupby("run"))
             magnitudes = np.log(np.maximum(np.abs(path.values[whole]), LOWEST))
             span = float(rows["epochs"].iloc[0])
             found.append(Pool(space, str(label), path.epochs.astype(np.float64), magnitudes, seeds, span))

@@ -17,6 +17,8 @@ Sources: M. Kendall (1942), Partial rank correlation; F. Schmidt, J. Hunter (201
 """
 
 import argparse
+import csv
+import io
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -205,9 +207,13 @@ def _weighted(values: np.ndarray, weights: Float[np.ndarray, " methods"]) -> Flo
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
 
 
-def table(found: Sequence[Prediction]) -> pd.DataFrame:
-    """Return one row a correlation."""
-    return pd.DataFrame([astuple(one) for one in found], columns=[field.name for field in fields(Prediction)])
+def comma_separated(found: Sequence[Prediction]) -> str:
+    """Return one line a correlation, missing numbers empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(field.name for field in fields(Prediction))
+    writer.writerows(["" if value != value else value for value in astuple(one)] for one in found)  # noqa: PLR0124
+    return out.getvalue()
 
 
 def markdown(found: Sequence[Prediction]) -> str:
@@ -254,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"analysis.predict: {error}\n")
         return 2
     _files.put(options.out / "predict.md", markdown(found))
-    _files.put(options.out / "predict.csv", table(found).to_csv(index=False, lineterminator="\n"))
+    _files.put(options.out / "predict.csv", comma_separated(found))
     sys.stdout.write(markdown(found))
     return 0
 
