@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from test_analysis_study import write_study
 
-from analysis import predict
+from analysis import _correlation, predict
 
 TIED = arrays(float, (7, 3), elements=st.integers(0, 4).map(float))
 
@@ -65,7 +65,7 @@ def test_a_partial_correlation_is_that_of_the_residuals() -> None:
 def test_many_runs_have_the_same_kendall(monkeypatch: pytest.MonkeyPatch) -> None:
     draws = rng().integers(0, 5, size=(3, 30, 2)).astype(float)
     few = predict.kendall(draws)
-    monkeypatch.setattr(predict, "MANY_RUNS", 29)
+    monkeypatch.setattr(_correlation, "MANY_RUNS", 29)
     np.testing.assert_allclose(predict.kendall(draws), few)
 
 

@@ -174,3 +174,8 @@ def test_holm_lies_between_none_and_bonferroni(p: np.ndarray) -> None:
     corrected = stats.holm(p)
     assert (corrected >= p).all()
     assert (corrected <= np.minimum(1, p * len(p)) + 1e-15).all()
+
+
+def test_a_drawn_p_value_counts_the_observed_draw() -> None:
+    assert stats.sign_flip(np.ones(30), rng(), 99) == 1 / 100
+    assert stats.relabelled(np.zeros(20), np.ones(20), rng(), 99) == 1 / 100
