@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from analysis import _caption, _panels, _relations
+from analysis import _caption, _landscape, _panels, _relations
 from analysis._columns import Kind
 from analysis.selection import one_per_run
 from analysis.series import selection_changed, with_distances
@@ -61,13 +61,13 @@ def distance_caption(frame: pd.DataFrame) -> str:
     still = _caption.without(frame[frame["distance"].notna()], "distance_relative", lambda _: "did not move")
     return _caption.joined(
         "Mean training loss of an epoch against the Euclidean distance of the architecture logits at its end, α(t), to "
-        "those at the end of the search, α(T); bottom: relative to the distance before the first step. Markers: "
-        "epoch 1.",
+        "those at the end of the search, α(T); middle: relative to the distance before the first step; bottom: of the "
+        "mixing weights, p. Markers: epoch 1.",
         _caption.protocol(frame),
         _caption.lines(frame, "thick lines: mean of distance and loss by epoch"),
         "" if frame["finished"].all() else "Only finished runs are drawn.",
         f"Not drawn: {missing}." if missing else "",
-        f"Only in the upper row: {still}." if still else "",
+        f"Not in the middle row: {still}." if still else "",
     )
 
 
@@ -120,6 +120,20 @@ def profile_caption(found: pd.DataFrame) -> str:
     )
 
 
+def landscape_caption(found: pd.DataFrame) -> str:
+    missing = _caption.without(
+        found, "landscape", lambda rows: _caption.first_given(rows, "no_landscape", "not measured")
+    )
+    return _caption.joined(
+        "Validation loss on the probe after the last epoch, at fixed weights and logits α + t·v, minus that at t = 0; "
+        "top: v is the eigenvector of λ, bottom: the mean over random unit directions; none of them in the null space "
+        "of the softmax. Lines: mean over seeds, bands its 95 % bootstrap interval.",
+        _caption.protocol(found),
+        _few(found),
+        f"Not drawn: {missing}." if missing else "",
+    )
+
+
 KINDS = {
     "eigenvalues": Kind(("λ (signed)",), "lambda_dominant", _panels.eigenvalues, eigenvalue_caption),
     "lambda_legacy": Kind(("λ as earlier papers",), "lambda_legacy", _panels.legacy, legacy_caption),
@@ -127,7 +141,11 @@ KINDS = {
         ("test regret", "test error"), "error_test", _panels.regret, regret_caption, tuple(_panels.REFERENCES)
     ),
     "alpha_distance": Kind(
-        2 * ("training loss (nats)",), "distance", _panels.alpha_distance, distance_caption, prepare=with_distances
+        3 * ("training loss (nats)",), "distance", _panels.alpha_distance, distance_caption, prepare=with_distances
+    ),
+    "landscape": Kind(
+        ("Δ validation loss, along λ's vector", "Δ validation loss, random"), "landscape", _landscape.slices,
+        landscape_caption, prepare=_landscape.with_slices, marked=lambda _: False,
     ),
     "lambda_regret": Kind(
         ("final test regret",), "lambda_and_regret", _relations.lambda_regret, scatter_caption, prepare=with_outcome,

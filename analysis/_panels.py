@@ -60,13 +60,14 @@ def regret(axes: list[Axes], frame: pd.DataFrame, styles: Styles) -> None:
 
 
 def alpha_distance(axes: list[Axes], frame: pd.DataFrame, styles: Styles) -> None:
-    """Draw the training loss against the distance of the logits to their final values, raw and relative."""
+    """Draw the training loss against the distance of the logits to their final values, and of the weights."""
     for label, rows in by_label(frame, styles):
         loss = series.trajectory(rows, "train_loss")
-        for ax, column in zip(axes, ("distance", "distance_relative"), strict=True):
+        for ax, column in zip(axes, series.DISTANCES, strict=True):
             _draw_path(ax, series.trajectory(rows, column).values, loss.values, styles[label], fading(styles))
     name(axes[0], "‖α(t) − α(T)‖", "training loss (nats)")
     name(axes[1], "‖α(t) − α(T)‖ / ‖α(0) − α(T)‖", "training loss (nats)")
+    name(axes[2], "‖p(t) − p(T)‖, mixing weights", "training loss (nats)")
 
 
 def empty(axes: list[Axes], named: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from analysis.typeset import Cell, Sheet
 
 NAMES = {
     "eigenvalues": "Dominant eigenvalue", "regret": "Regret", "alpha_distance": "Distance of the logits",
+    "landscape": "Slices of the validation loss",
     "lambda_regret": "λ against regret", "profile": "Performance profile", "ablation": "Ablations",
     "cells": "Decoded cells",
 }  # fmt: skip

@@ -29,7 +29,8 @@ NUMBERS = (
     "ranking_spearman_test", "ranking_overlap_val", "ranking_overlap_test", "ranking_n", "ranking_misses",
 )  # fmt: skip
 TEXTS = ("run", "space", "dataset", "benchmark", "method", "signature", "budget", "table_digest", "stage",
-         "no_curvature", "no_genotype", "no_ranking")  # fmt: skip
+         "no_curvature", "no_genotype", "no_ranking", "no_landscape")  # fmt: skip
+ARRAYS = ("logits", "mixing", "landscape_t", "landscape_loss")
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ def tidy(runs: Sequence[Run]) -> pd.DataFrame:
     Specification fields stand as text in `spec.<field>` and `settings.<field>` (missing where a run has no such field).
     A curvature field keeps its name where it begins with `lambda`; other nested fields are prefixed (`table_val_mean`,
     `supernet_val_accuracy`, `curvature_residual`, `entropy_op`). `error_val` and `error_test` are one minus the table's
-    mean accuracy. `logits` is one float array, the groups packed in the record's order, or None.
+    mean accuracy. Float arrays or None (`ARRAYS`): `logits` and `mixing` (the mixing weights), the groups packed in the
+    record's order; `landscape_t`, and `landscape_loss`, one direction after the other.
     """
     records = [record_columns(record) for run in runs for record in run.records]
     heads = [run_columns(run) for run in runs]
@@ -158,7 +160,7 @@ def _spread(heads: Sequence[Mapping[str, Any]], name: str, of_run: Int[np.ndarra
 
 def arranged(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a tidy table with every column that is always there, in the usual order, and with the errors."""
-    usual = dict.fromkeys([*TEXTS, "seed", "epochs", "finished", "epoch", "miss", *NUMBERS, "logits"])
+    usual = dict.fromkeys([*TEXTS, "seed", "epochs", "finished", "epoch", "miss", *NUMBERS, *ARRAYS])
     names = list(usual | dict.fromkeys(frame.columns))
     empty = np.full(len(frame), None, dtype=object)
     columns = {
@@ -209,7 +211,10 @@ def record_columns(record: Mapping[str, Any]) -> dict[str, Any]:
         elif not isinstance(value, list) and name not in PREFIXES:
             columns[name] = value
     columns["miss"] = bool(record.get("miss"))
-    columns["logits"] = pack(record.get("logits"))
+    slices = record.get("landscape") or {}
+    columns["logits"], columns["mixing"] = pack(record.get("logits")), pack(record.get("weights"))
+    columns["landscape_t"] = pack({"t": [slices["t"]]} if slices else None)
+    columns["landscape_loss"] = pack({"loss": slices["loss"]} if slices else None)
     return columns
 
 

@@ -55,27 +55,34 @@ def selection_changed(frame: pd.DataFrame, column: str) -> bool:
     return bool((chosen.notna() & (chosen != last)).any())
 
 
+DISTANCES = ("distance", "distance_relative", "distance_simplex")
+
+
 def with_distances(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame with `distance` and `distance_relative`, per row.
+    """Return the frame with `distance`, `distance_relative` and `distance_simplex`, per row.
 
     `distance` is ‖α_t − α_final‖₂ over all logits, α_final being those of the run's last search epoch;
-    `distance_relative` divides it by ‖α_0 − α_final‖₂. Both are NaN for runs that have not finished, methods without
-    logits and final records; the second also where the logits never moved.
+    `distance_relative` divides it by ‖α_0 − α_final‖₂; `distance_simplex` is the first of the mixing weights, which
+    stop moving where rows saturate though the logits go on. All are NaN for runs that have not finished, methods
+    without logits and final records; the second also where the logits never moved, the third where cells have mixing
+    weights of their own.
     """
     parts = [_distances(run) for _, run in frame.groupby("run", sort=False)]
-    empty = pd.DataFrame({"distance": [], "distance_relative": []}, dtype="float64")
+    empty = pd.DataFrame({name: [] for name in DISTANCES}, dtype="float64")
     return frame.join(pd.concat(parts) if parts else empty)
 
 
 def _distances(run: pd.DataFrame) -> pd.DataFrame:
     search = run[(run["stage"] == "search") & run["logits"].notna()].sort_values("epoch")
-    columns = pd.DataFrame(np.nan, index=run.index, columns=["distance", "distance_relative"])
+    columns = pd.DataFrame(np.nan, index=run.index, columns=list(DISTANCES))
     if search.empty or not run["finished"].iloc[0]:
         return columns
     distance = logit_distance(np.stack(search["logits"].to_list()))
     columns.loc[search.index, "distance"] = distance
     if search["epoch"].iloc[0] == 0 and distance[0] > 0:
         columns.loc[search.index, "distance_relative"] = distance / distance[0]
+    if search["mixing"].notna().all():
+        columns.loc[search.index, "distance_simplex"] = logit_distance(np.stack(search["mixing"].to_list()))
     return columns
 
 

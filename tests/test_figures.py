@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from test_analysis_study import record, spec, write_run, write_study
 
-from analysis import figures, style
+from analysis import figures, series, style
 from analysis.load import runs, tidy
 from analysis.selection import select
 
@@ -240,3 +240,24 @@ def test_a_method_with_one_point_is_a_marker_in_the_legend(tmp_path: Path) -> No
     figure = figures.draw("regret", select(tidy(runs(tmp_path))))
     lines = {line.get_label(): line.get_linestyle() for line in figure.legends[0].get_lines()}
     assert lines["random_ws"] == "None" != lines["darts"]
+
+
+def test_the_weights_stop_where_rows_saturate_while_the_logits_go_on(tmp_path: Path) -> None:
+    moving = [record(epoch, weights={"op": [[min(epoch, 1), 0]]}, logits={"op": [[epoch, 0]]}) for epoch in range(4)]
+    write_run(tmp_path, spec("s1", "darts", 0), moving)
+    found = series.with_distances(tidy(runs(tmp_path)))
+    assert found["distance"].tolist() == [3, 2, 1, 0]
+    assert found["distance_simplex"].tolist() == [1, 0, 0, 0]
+
+
+def test_slices_are_drawn_from_the_loss_at_the_final_logits(tmp_path: Path) -> None:
+    t = [-1.0, 0.0, 1.0]
+    for seed in range(3):
+        slices = {"t": t, "loss": [[3 + seed, 1, 2], [1.5, 1, 1.25], [2, 1, None]]}
+        write_run(tmp_path, spec("s1", "darts", seed), [record(0), record(1, landscape=slices)])
+    write_run(tmp_path, spec("s1", "gdas", 0), [record(0), record(1, no_landscape="λ is undefined")])
+    figure = figures.draw("landscape", select(tidy(runs(tmp_path))))
+    means = [next(line for line in ax.lines if line.get_linewidth() == style.MEAN_PT) for ax in figure.axes]
+    np.testing.assert_allclose(means[0].get_xydata(), [[-1, 3], [0, 0], [1, 1]])
+    np.testing.assert_allclose(means[1].get_ydata(), [0.75, 0, np.nan])
+    assert "Not drawn: gdas (λ is undefined)." in caption(figure)
