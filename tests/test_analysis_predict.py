@@ -97,6 +97,13 @@ def test_within_and_between_may_disagree() -> None:
         assert math.isnan(one.value) or one.low <= one.value <= one.high
 
 
+def test_between_is_of_the_methods_means() -> None:
+    """The first seeds of the methods say the opposite of their means."""
+    regrets = ([9.0, 0.0, 0.0], [5.0, 5.0, 5.0], [0.0, 9.0, 9.0])
+    methods = {name: np.column_stack([np.full(3, float(i)), regrets[i], np.zeros(3)]) for i, name in enumerate("abc")}
+    assert only(predict.predictions(study(methods), rng()), "between").value == pytest.approx(1)
+
+
 def test_within_weighs_methods_by_their_seeds() -> None:
     rise, fall = np.arange(9.0), np.arange(3.0)
     methods = {"a": np.column_stack([rise, rise, rise**0]), "b": np.column_stack([fall, -fall, fall**0])}
