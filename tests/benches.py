@@ -46,6 +46,14 @@ def isolate(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(catalog, "EMBEDDED", folder / "embedded")
 
 
+KINDS = ("darts", "random_ws", "darts_es", "enas", "gdas", "pdarts", "darts_pt", "zero_cost_pt")
+"""One method of every kind: with logits, without, with a memory, a controller, samples, several networks, a selection
+after the search, and no training."""
+
+EVERY = [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+"""Every method; those of kinds that are there already in the long suite only, beside the contract's own tests."""
+
+
 def quick(*methods: str) -> list[str]:
     """Options that leave out what only costs time, most of the ranked cells, and fit two channels and three batches."""
     fields = {method: {field.name for field in dataclasses.fields(METHODS[method].settings)} for method in methods}

@@ -81,7 +81,7 @@ def surroundings(folder: Path, **changes: str) -> dict[str, str]:
 # What a run leaves
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", benches.KINDS)
 def test_a_run_leaves_what_the_readme_says(method: str, tmp_path: Path) -> None:
     path = benches.table(tmp_path / "t.arrow")
     assert run.main(command(tmp_path / "r", method, *OFF, "--table", str(path))) == 0
@@ -249,7 +249,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, arguments: list[str], saves: in
 @pytest.mark.parametrize(
     ("method", "measured"),
     [
-        *((method, False) for method in METHODS),
+        *((method, False) for method in benches.KINDS),
         *(pytest.param(method, True, marks=[] if method == "darts" else [pytest.mark.slow]) for method in METHODS),
     ],
 )
@@ -263,7 +263,7 @@ def test_every_method_goes_on_to_the_same_bytes(
     assert record_bytes(tmp_path) == whole(method, *more)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", benches.KINDS)
 def test_a_kill_before_the_selection_goes_on_to_the_same_bytes(
     method: str, tmp_path: Path, whole: Callable[..., dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,7 +358,7 @@ def test_ctrl_c_keeps_the_epochs_and_says_how_to_go_on(
 
 
 @pytest.mark.parametrize(
-    "method", [name if name == "darts" else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+    "method", ["darts", *(pytest.param(name, marks=pytest.mark.slow) for name in ("random_ws", "darts_pt"))]
 )
 @pytest.mark.parametrize(
     ("after", "more"),
@@ -581,9 +581,8 @@ def test_lines_are_plain_where_there_is_no_terminal(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
-def test_the_number_of_threads_is_recorded_and_used(method: str, tmp_path: Path) -> None:
-    found = outside(["bench.run", *command(tmp_path / "r", method, *OFF, "--threads", "1")], tmp_path)
+def test_the_number_of_threads_is_recorded_and_used(tmp_path: Path) -> None:
+    found = outside(["bench.run", *command(tmp_path / "r", "darts", *OFF, "--threads", "1")], tmp_path)
     assert (found.returncode, found.stderr) == (0, "")
     for folder in folders(tmp_path / "r").values():
         assert json.loads((folder / "environment.json").read_text(encoding="utf-8"))["threads"] == 1

@@ -19,11 +19,9 @@ from bench.spaces.base import discretise
 from bench.store import Store
 from bench.tables import Table
 from searchers.base import Choices, Method, Searcher
-from searchers.registry import METHODS
 
-LATER = [pytest.param(name, marks=pytest.mark.slow) for name in METHODS if name != "darts"]
-FIRST = ["darts", *LATER]
-"""One method at once, the others in the long suite."""
+FIRST = ["darts", *(pytest.param(name, marks=pytest.mark.slow) for name in benches.KINDS if name != "darts")]
+"""One method at once, one of every kind in the long suite."""
 
 README = Path(__file__).parents[1] / "results" / "README.md"
 
@@ -48,7 +46,7 @@ def trajectory(records: list[Record]) -> list[Record]:
     return [{name: record[name] for name in kept} for record in records]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", benches.EVERY)
 def test_a_record_for_every_epoch_from_zero_and_one_for_the_selection(method: str, usual: Usual) -> None:
     _, found = usual(method)
     stages = [(epoch, "search") for epoch in range(EPOCHS + 1)] + [(EPOCHS, "final")]
@@ -68,7 +66,7 @@ def test_the_fields_are_those_the_readme_names() -> None:
     assert [field.name for field in dataclasses.fields(EpochRecord) if f"`{field.name}`" not in text] == []
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", benches.EVERY)
 def test_everything_in_a_record_is_of_the_end_of_its_epoch(method: str, usual: Usual) -> None:
     """A second search, without the loop, has the logits, the cell and the supernet's accuracy of every record."""
     stack, (_, records) = usual(method)
@@ -108,7 +106,7 @@ def test_everything_in_a_record_is_of_the_end_of_its_epoch(method: str, usual: U
             again.end_epoch(epoch)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", benches.KINDS)
 def test_the_entry_is_the_tables_and_regret_is_against_its_best_means(method: str, tmp_path: Path) -> None:
     path = benches.table(tmp_path / "t.arrow")
     stack, found = searched(tmp_path, method, "--table", str(path), "--curvature", "off")
@@ -145,7 +143,7 @@ def test_without_a_table_there_are_nulls_and_no_misses(tmp_path: Path) -> None:
         assert record["key"] is not None
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", benches.EVERY)
 def test_measuring_changes_nothing(method: str, tmp_path: Path, usual: Usual) -> None:
     _, found = searched(tmp_path, method, "--curvature", "off")
     assert [trajectory(records) for records in found] == [trajectory(records) for records in usual(method)[1]]
