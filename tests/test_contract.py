@@ -267,7 +267,7 @@ def spread() -> Iterator[ParameterSet]:
 
 @pytest.mark.slow
 @unchecked
-@pytest.mark.parametrize(("method", "space"), spread())
+@pytest.mark.parametrize(("method", "space"), list(spread()))
 def test_stacked_is_alone_on_a_real_space(method: Method, space: str) -> None:
     check_stacked_is_alone(method, space)
 
