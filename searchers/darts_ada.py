@@ -13,7 +13,8 @@ Discretise: the highest logits of each row.
 
 Sure: the rule, factor and bound (10 and 0.03 in the authors' script, 3 and 0.0243 by default in their code: `CODE`).
 Our reading: the budget counts the epochs that were thrown away, so data order and learning rate go on as if nothing had
-happened, and a replica that went back 12 epochs ends 12 epochs of training short; at the bound it searches on.
+happened, and a replica that went back 12 epochs ends 12 epochs of training short. A stop that would go back beyond the
+epoch that the replica last went back to waits. At the bound it searches on.
 """
 
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ class Rollback:
             self._observe(searcher, replica, value)
             index = self.rule.stop(self.values[replica])
             raised = self.decay[replica] * self.settings.factor
-            if index is not None and raised <= self.settings.most * (1 + 1e-9):
+            if index is not None and index in self.snapshots[replica] and raised <= self.settings.most * (1 + 1e-9):
                 self._return(searcher, replica, index)
                 self.decay[replica] = raised
         if any(decay != self.settings.weights.weight_decay for decay in self.decay):

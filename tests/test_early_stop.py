@@ -232,6 +232,22 @@ def test_the_search_after_going_back_is_one_that_started_there(monkeypatch: pyte
 
 
 @unchecked
+def test_a_replica_that_went_back_does_not_go_back_beyond_that_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back to the third value at the fifth; the rule says the second at the next, which waits until it is the third."""
+    scripted(monkeypatch, darts_ada, [1, 1, 1, 1, 3, 5, 5])
+    lab = labs.make(seeds=(0,))
+    searcher = darts_ada.build(darts_ada.Settings(stop=stopping(delta=2)), lab)
+    memory = searcher.recipe.memory
+    assert isinstance(memory, darts_ada.Rollback)
+    decays = []
+    for epoch in range(7):
+        searcher.end_epoch(epoch)
+        decays.append(memory.decay[0])
+    assert decays == pytest.approx([3e-4] * 4 + [3e-3] * 2 + [0.03])
+    assert memory.values == [[1, 1, 1]]
+
+
+@unchecked
 def test_weight_decay_ends_at_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every second measurement says stop: 3e-4, 3e-3, 0.03, and then the search goes on."""
     script = list(itertools.accumulate([3.0] * 12, lambda a, b: a * b, initial=1.0))
