@@ -42,14 +42,14 @@ def drop(
     return Choices(weights, {n: np.broadcast_to(mask, weights[n].shape).copy() for n, mask in active.items()})
 
 
-def capped(scores: Logits, columns: Mapping[str, Sequence[int]], most: int) -> Logits:
+def capped(scores: Logits, columns: Mapping[str, Sequence[int]], most: int, shares: Logits) -> Logits:
     """Return the scores with an option of the columns below its row, where more than so many rows have one on top.
 
-    The strongest stay: those whose share of their row is the largest.
+    The strongest stay: those whose share, the weight that the search mixed them with, is the largest.
     """
     lowered = dict(scores)
     for name, skips in columns.items():
-        out = _weakest(scores[name], list(skips), most)
+        out = _weakest(scores[name], list(skips), most, shares[name])
         mask = torch.zeros_like(scores[name], dtype=torch.bool)
         mask[..., list(skips)] = out[..., None]
         lowered[name] = below(scores[name], mask)
@@ -57,11 +57,14 @@ def capped(scores: Logits, columns: Mapping[str, Sequence[int]], most: int) -> L
 
 
 def _weakest(
-    scores: Float[Tensor, "replicas decisions options"], skips: list[int], most: int
+    scores: Float[Tensor, "replicas decisions options"],
+    skips: list[int],
+    most: int,
+    shares: Float[Tensor, "replicas decisions options"],
 ) -> Bool[Tensor, "replicas decisions"]:
     """Return the rows with a skip on top that are not among the `most` strongest of their replica."""
     top = scores.argmax(-1, keepdim=True)
     chosen = (top == torch.tensor(skips, device=scores.device)).any(-1)
-    strength = scores.softmax(-1).gather(-1, top)[..., 0].masked_fill(~chosen, -1.0)
+    strength = shares.gather(-1, top)[..., 0].masked_fill(~chosen, -1.0)
     rank = torch.argsort(strength, dim=-1, descending=True, stable=True).argsort(-1)
     return chosen & (rank >= most)

@@ -135,7 +135,8 @@ class Stages:
         scores = self.without_none(logits)
         if self.settings.skip_cap is not None:
             left = self.alive.select(scores)
-            scores = _skips.capped(left, self.skips, self.settings.skip_cap)
+            shares = {name: weights[0] for name, weights in self.alive.relax(logits).weights.items()}
+            scores = _skips.capped(left, self.skips, self.settings.skip_cap, shares)
         return self.alive.select(scores)
 
 

@@ -203,6 +203,21 @@ def test_the_cell_has_no_none_and_as_many_skips_as_it_may() -> None:
     assert torch.equal(one_hot.select({"op": op[..., :3].repeat(2, 1, 1)[:, :4]})["op"], logits["op"][:, :4, :3])
 
 
+def test_the_weakest_skip_has_the_smallest_share_of_what_is_left_of_its_row() -> None:
+    """Shares e/(e + √e) = .62 and 1/(1 + e^-.6) = .65, whatever the logits of what is not in the search."""
+    op = torch.zeros(1, 6, 5, dtype=torch.float64)
+    op[0, :, 3] = 3.0
+    op[0, 0, [SKIP, 3]] = torch.tensor([1.0, 0.5]).double()
+    op[0, 1, [SKIP, 3]] = torch.tensor([-0.2, -0.8]).double()
+    logits = {"op": op.repeat(2, 1, 1)}
+    stages = pdarts.Stages(pdarts.Settings(skip_cap=1), at("nb201", 3))
+    stages.alive.masks["op"][:, :, [0, 2, 4]] = False
+    assert stages.select(logits)["op"].argmax(-1).tolist() == [[3, SKIP, 3, 3, 3, 3]] * 2
+    op[0, 1, 0] = -0.9  # in the search `none` has a share, though it is never selected: 1/(1 + e^-.6 + e^-.7) = .49
+    stages.alive.masks["op"][:, 1, 0] = True
+    assert stages.select({"op": op.repeat(2, 1, 1)})["op"].argmax(-1).tolist() == [[SKIP, 3, 3, 3, 3, 3]] * 2
+
+
 @unchecked
 def test_a_search_resumed_in_any_stage_is_the_whole_one() -> None:
     lab = at("toy", 5)
