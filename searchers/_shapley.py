@@ -49,8 +49,15 @@ def cautious(shares: Float[np.ndarray, "samples replicas players"]) -> Shares:
     return shares.mean(0) - shares.std(0)
 
 
-def standardised(values: Float[np.ndarray, "replicas decisions options"]) -> Float[np.ndarray, "..."]:
-    """Return the values of each replica with mean 0 and standard deviation 1; 0 where they differ by rounding only."""
-    centred = values - values.mean((1, 2), keepdims=True)
-    spread = centred.std((1, 2), keepdims=True)
-    return np.where(spread > ROUNDING, centred / np.maximum(spread, ROUNDING), 0.0)
+def standardised(
+    values: Float[np.ndarray, "replicas decisions options"], left_out: int | None = None
+) -> Float[np.ndarray, "..."]:
+    """Return the values of each replica with mean 0 and standard deviation 1; 0 where they differ by rounding only.
+
+    The option that is left out does not count, and has 0.
+    """
+    counts = np.ones(values.shape[-1], bool)
+    counts[[] if left_out is None else left_out] = False
+    centred = values - values[..., counts].mean((1, 2), keepdims=True)
+    spread = centred[..., counts].std((1, 2), keepdims=True)
+    return np.where(counts & (spread > ROUNDING), centred / np.maximum(spread, ROUNDING), 0.0)

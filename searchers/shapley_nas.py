@@ -15,6 +15,8 @@ Accuracies are read from the device: they decide who counts, and are the method'
 100 epochs, 10 permutations, .5, mean − deviation, .8, .1, batches of 256. Our reading: a permutation is of all players;
 who leaves after the truncation counts zero; standardised by table, since tables of inputs are on another scale; the
 momentum is a running mean. Validation images are un-augmented, and as many as an evaluation batch of the benchmark.
+`none` is no option, as in DARTS' space: its leaving changes nothing, so its value is exactly zero, which is above the
+mean − deviation of whatever matters in some orders only, and every row would end as `none`.
 """
 
 from dataclasses import dataclass, field
@@ -24,8 +26,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from searchers import _shapley
+from searchers import _relax, _shapley
 from searchers._bilevel import Bilevel, Recipe
+from searchers._exclude import columns, select_without, softmax_without
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._projection import without
 from searchers.base import DataPolicy, Group, Method, Resources, StepBatches, StepLosses
@@ -42,6 +45,7 @@ class Settings:
         step: logits move by this times the running mean.
         warm_up: share of the epochs in which α stays.
         batch_size: None uses the benchmark's.
+        none: whether `none` is an option where the space has it.
     """
 
     weights: WeightSettings = field(default_factory=WeightSettings)
@@ -51,6 +55,7 @@ class Settings:
     step: float = 0.1
     warm_up: float = 0.25
     batch_size: int | None = 256
+    none: bool = False
 
     def __post_init__(self) -> None:
         if self.permutations < 1:
@@ -66,6 +71,7 @@ class Contributions:
 
     def __init__(self, settings: Settings, resources: Resources) -> None:
         self.settings, self.groups = settings, resources.groups
+        self.left_out = {} if settings.none else columns(resources.groups, "none")
         self.mean = {group.name: np.zeros((resources.replicas, *group.shape)) for group in resources.groups}
 
     def end_epoch(self, searcher: Bilevel, epoch: int) -> None:
@@ -75,7 +81,8 @@ class Contributions:
         shares = np.stack([self.sample(searcher, first + number) for number in range(self.settings.permutations)])
         stays = self.settings.momentum
         for name, value in self._tables(_shapley.cautious(shares)).items():
-            self.mean[name] = stays * self.mean[name] + (1 - stays) * _shapley.standardised(value)
+            scored = _shapley.standardised(value, self.left_out.get(name))
+            self.mean[name] = stays * self.mean[name] + (1 - stays) * scored
         logits = searcher.logits()
         moves = {name: torch.as_tensor(self.settings.step * mean) for name, mean in self.mean.items()}
         searcher.assign({name: value + moves[name].to(value) for name, value in logits.items()})
@@ -122,7 +129,14 @@ def policy(settings: Settings) -> DataPolicy:
 def build(settings: Settings, resources: Resources) -> Bilevel:
     """Return the searcher."""
     values = Contributions(settings, resources)
-    recipe = Recipe(order=weights_only, end_epoch=values.end_epoch, memory=values, policy=policy(settings))
+    recipe = Recipe(
+        relax=_relax.softmax if settings.none else softmax_without(resources.groups, "none"),
+        select=None if settings.none else select_without(resources.groups, "none"),
+        order=weights_only,
+        end_epoch=values.end_epoch,
+        memory=values,
+        policy=policy(settings),
+    )
     return Bilevel(recipe, settings.weights, ArchSettings(), resources)
 
 

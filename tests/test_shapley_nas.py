@@ -104,6 +104,28 @@ def test_standardised_by_table_and_replica() -> None:
     np.testing.assert_array_equal(found[1], 0)
 
 
+def test_what_is_left_out_does_not_count_in_the_standard() -> None:
+    values = np.array([[[50.0, 1.0, 2.0], [-70.0, 3.0, 6.0]]])
+    found = _shapley.standardised(values, 0)
+    np.testing.assert_allclose(found[0, :, 1:], (values[0, :, 1:] - 3) / np.sqrt(3.5))
+    np.testing.assert_array_equal(found[0, :, 0], 0)
+
+
+@pytest.mark.parametrize("none", [False, True])
+def test_none_is_no_option_unless_asked(none: bool) -> None:
+    """Its value is exactly zero, which mean − deviation puts above what matters in some orders only."""
+    lab = labs.make("nb201")
+    searcher = shapley_nas.build(replace(QUICK, none=none), lab)
+    start = searcher.logits()["op"].clone()
+    labs.drive(searcher, lab, 0, 2)
+    moved, selected = searcher.logits()["op"] - start, searcher.selected()
+    assert selected is not None
+    assert (searcher.relax(searcher.logits()).weights["op"][..., 0] > 0).all() == none
+    assert (moved[..., 0] != 0).all() == none
+    assert (selected["op"][..., 0] < selected["op"][..., 1:].amin(-1)).all() == (not none)
+    assert (moved[..., 1:] != 0).any()
+
+
 def test_an_epoch_is_its_equations_written_out() -> None:
     """Two epochs after a warm-up of one, on the toy space; nothing but the logits moves at the end of an epoch."""
     lab = labs.make()
