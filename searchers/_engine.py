@@ -1,6 +1,6 @@
 """One supernet of two kinds of cells: engine cells mix options, transit cells run the derived cell, unweighted.
 
-Source: Yang, Wang, Li, Zhou, Sun, Xu (2021), Towards Improving the Consistency, Efficiency, and Flexibility of
+Source: Yang, You, Li, Wang, Qian, Lin (2021), Towards Improving the Consistency, Efficiency, and Flexibility of
 Differentiable Neural Architecture Search (EnTranNAS), https://arxiv.org/abs/2101.11342, sections 3.2 and 3.3.
 Only engine cells give the logits a gradient. What a transit cell runs is decided on the host: every mixture reads the
 logits from the device, without which nothing could be left out.

@@ -1,6 +1,6 @@
 """EnTranNAS: one engine cell searches, the others already are the derived cell.
 
-Source: Yang, Wang, Li, Zhou, Sun, Xu (2021), Towards Improving the Consistency, Efficiency, and Flexibility of
+Source: Yang, You, Li, Wang, Qian, Lin (2021), Towards Improving the Consistency, Efficiency, and Flexibility of
 Differentiable Neural Architecture Search, https://arxiv.org/abs/2101.11342, section 3.2.
 
 One step, as DARTS, under these mixing weights, derived anew from the present α in each of the two levels:

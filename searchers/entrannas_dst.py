@@ -1,6 +1,6 @@
 """EnTranNAS-DST: sparsification by thresholds that are learned, so that a node may have any number of inputs.
 
-Source: Yang, Wang, Li, Zhou, Sun, Xu (2021), Towards Improving the Consistency, Efficiency, and Flexibility of
+Source: Yang, You, Li, Wang, Qian, Lin (2021), Towards Improving the Consistency, Efficiency, and Flexibility of
 Differentiable Neural Architecture Search, https://arxiv.org/abs/2101.11342, section 3.3.
 
 With p = softmax(α/τ), t_j = σ(b_j) the threshold of node j, and the maximum over all options of all edges into j,
@@ -13,8 +13,10 @@ Discretise: the highest logits of each row; on NAS-Bench-201 an absent edge beco
 
 Sure: q, t, one engine cell, transit cells of all that is left. Our reading: normalisation on each edge (of a node the
 maximum always survives, so the paper's condition could never fail); λ = .1, b = 0 at the start (t = .5) and the mean in
-the loss; the rest as in `entrannas`. On NAS-Bench-1Shot1 a row that chooses inputs has a threshold and keeps as many
-inputs as the space says; operations have none: transit cells run the best one. b is decayed with α.
+the loss; engine and τ as in `entrannas`. But `none` counts like any other option of NAS-Bench-201: it may be a node's
+maximum, a transit cell may run it alone, and where it has an edge's highest logit it is selected. On NAS-Bench-1Shot1 a
+row that chooses inputs has a threshold and keeps as many inputs as the space says; operations have no threshold, and
+transit cells run the best one. b is decayed with α.
 """
 
 from dataclasses import dataclass, field
