@@ -17,7 +17,8 @@ Sure: grouping, redraws, renormalisation, adjustment, and that the published cod
 The paper gives r = 3e-5 with p = r^(1/|g|) in a group g, .074 for its own groups of four; groups of two would hardly
 drop (.0055), so `drop="prob"` keeps p = .074 and `drop="rate"` keeps r. An operation alone in its group never drops,
 nor do rows that choose inputs. Dropped α stay where they are, as the paper intends; in the published code Adam's
-momentum moves them (`hold_dropped=False`). "Kept" stands for the code's test of gradients for zero.
+momentum moves them (`hold_dropped=False`). "Kept" stands for the code's test of gradients for zero. `none`, which the
+published decoding leaves out, may be selected on NAS-Bench-201, where it is an operation like others.
 """
 
 from collections.abc import Callable

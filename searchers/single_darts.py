@@ -9,11 +9,14 @@ One step, on one batch of all training images:
 Discretise: the highest logits of each row, which are the highest σ(α).
 
 The two ingredients are settings, so that they can be told apart: `level` and `activation` span the 2×2 ablation, in
-which (bi, softmax) is DARTS and (bi, sigmoid) is Fair DARTS without its zero-one loss.
+which (bi, softmax) is DARTS and (bi, sigmoid) is Fair DARTS without its zero-one loss, but for rates, logits at the
+start and the selection of `none`.
 
 Sure: one batch, one loss, both updates at once, σ instead of softmax. Our reading: the learning rates, which the paper
 calls part of the recipe and we could not recover, are those of DARTS; edges keep softmax, as rows that choose inputs
-are not operations. Five weights of σ(0) = ½ sum to 2.5, so sums grow with depth more than under softmax.
+are not operations. Five weights of σ(0) = ½ sum to 2.5, so sums grow with depth more than under softmax. `none` of
+NAS-Bench-201 outputs zero and competes with nothing, so it has no gradient: its logit decays to 0, and it is selected
+where all other operations of an edge have fallen below ½.
 """
 
 from dataclasses import dataclass, field

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench.lab import Lab
-from searchers import darts, single_darts
+from searchers import _relax, darts, fair_darts, single_darts
+from searchers._bilevel import Bilevel, first_order
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._single import Single, SingleRecipe
 from searchers.base import Batch, Choices, StepBatches, SupernetOptions
@@ -100,6 +101,18 @@ def test_two_levels_and_softmax_are_darts_to_the_bit() -> None:
 
 
 @unchecked
+def test_two_levels_and_sigmoids_are_fair_darts_without_its_loss_to_the_bit() -> None:
+    """From the same logits and at the same rates."""
+
+    def fair(chosen: fair_darts.Settings, lab: Lab) -> Bilevel:
+        recipe = dataclasses.replace(fair_darts.recipe(chosen, lab.groups), init=_relax.normal_logits)
+        return Bilevel(recipe, chosen.weights, chosen.arch, lab)
+
+    without = fair_darts.Settings(WEIGHTS, ARCH, weight=0.0, none=True)
+    labs.same(searched(single_darts.build, settings("bi", "sigmoid")), searched(fair, without))
+
+
+@unchecked
 def test_one_level_and_softmax_are_one_level_darts_to_the_bit() -> None:
     one_level = searched(lambda chosen, lab: Single(SingleRecipe(), chosen.weights, chosen.arch, lab), settings())
     labs.same(searched(single_darts.build, settings("single", "softmax")), one_level)
@@ -128,6 +141,15 @@ def test_operations_do_not_compete() -> None:
     expected = torch.diag(torch.exp(-value) / (1 + torch.exp(-value)) ** 2)
     torch.testing.assert_close(own, expected, rtol=1e-12, atol=0)
     assert (edges != 0).all()
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_without_competition_none_has_no_gradient(activation: str) -> None:
+    lab = labs.make("nb201")
+    searcher = single_darts.build(settings("bi", activation), lab)
+    gradient = first_order(searcher, labs.fake_step(2)).gradient["op"]
+    assert (gradient[..., 1:] != 0).all()
+    assert (gradient[..., 0] == 0).all() == (activation == "sigmoid")
 
 
 def test_edges_may_have_no_competition_either() -> None:
