@@ -60,7 +60,10 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     """Return the searcher."""
     if not 0 <= settings.warm_up <= 1:
         raise ValueError(f"expected a warm_up in [0, 1], got {settings.warm_up}")
+    parts = settings.partial_channels
+    network = "" if parts == 1 else f", of a network whose mixtures act on 1/{parts} of the channels"
     recipe = Recipe(
+        hessian_of=f"validation cross-entropy through the softmax relaxation{network}",
         warm_up=settings.warm_up,
         policy=policy(settings),
         options=SupernetOptions(settings.partial_channels, settings.edge_weights),

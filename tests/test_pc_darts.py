@@ -151,6 +151,12 @@ def test_the_warm_up_moves_weights_only() -> None:
     assert all((value != start[f"/{name}"]).all() for name, value in searcher.logits().items())
 
 
+def test_lambda_is_said_to_be_of_this_network() -> None:
+    lab = labs.make(channels=4)
+    assert "1/2 of the channels" in pc_darts.build(pc_darts.Settings(partial_channels=2), lab).hessian_of
+    assert pc_darts.build(pc_darts.Settings(partial_channels=1), lab).hessian_of == Recipe().hessian_of
+
+
 def test_presets_are_the_papers() -> None:
     defaults, original = METHODS["pc_darts"].settings(), pc_darts.ORIGINAL
     assert defaults == pc_darts.ONE_SHOT
