@@ -143,6 +143,22 @@ def test_a_dropped_operation_is_zero_for_its_image_only(space: str) -> None:
 
 
 @unchecked
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_the_architecture_step_drops_nothing(order: str) -> None:
+    """In the first step all weights are alike; an epoch in which operations are dropped."""
+    found = []
+    for drop in (0.0, 0.6):
+        lab = labs.make()
+        searcher = rdarts_dp.build(rdarts_dp.Settings(drop=drop, order=order), lab)
+        searcher.begin_epoch(2)
+        losses = searcher.step(labs.fake_step(2))
+        found.append((searcher.logits(), losses))
+    labs.same(labs.leaves(found[0][0]), labs.leaves(found[1][0]))
+    assert torch.equal(found[0][1].val, found[1][1].val)
+    assert not torch.equal(found[0][1].train, found[1][1].train)
+
+
+@unchecked
 def test_the_probability_rises_to_its_last_epoch() -> None:
     lab = labs.make()
     searcher = rdarts_dp.build(rdarts_dp.Settings(drop=0.5), lab)
