@@ -8,8 +8,8 @@ One step, with A = softmax(α) and ε as `ms_darts`:
   3. w: ∂L_train(w, c)/∂w; clip to norm 5; SGD. c may lie off the simplex. α is as before.
 Discretise: the highest logits of each row.
 
-The samples are those of `ms_darts` at the same seed and step, so whatever the two differ in comes from ω and κ. The
-shift has mean 0 and, for the box, variance T·ε²/(3N) in every entry.
+The noise is that of `ms_darts` at the same seed and step, so whatever the two differ in comes from ω and κ. The shift
+has mean 0 and, for the box, variance T·ε²/(3N) in every entry.
 """
 
 from collections.abc import Sequence

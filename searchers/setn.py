@@ -11,9 +11,10 @@ After an epoch (or the last one only): 100 cells drawn from softmax(α), each on
 selected. Drawing reads the logits from the device.
 
 Sure: uniform sampling for the weights, the evaluator by the softmax mixture on validation data, sampling by it, 100
-candidates on a batch. Our reading: a decision that keeps several options keeps those of the highest logits plus Gumbel
-noise, which draws without replacement; a uniform cell that carries no signal is drawn again, a candidate is not. λ is
-that of the softmax relaxation with weights that were trained on discrete cells.
+candidates on a batch. Our reading: another cell in every cell of the network, as random search of NATS-Bench has it
+(setting `per_cell`); a decision that keeps several options keeps those of the highest logits plus Gumbel noise, which
+draws without replacement; a uniform cell that carries no signal is drawn again, a candidate is not. λ is that of the
+softmax relaxation with weights that were trained on discrete cells.
 """
 
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from searchers.base import Choices, Logits, Method, Resources, StepBatches
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of NATS-Bench.
+    """Rates, weight decay, optimisers and candidates of NATS-Bench.
 
     Attributes:
         per_cell: true draws another cell for every cell of the network while training.

@@ -12,10 +12,10 @@ After the last epoch, per replica, a population of uniform cells and then one ge
 The best cell ever seen is selected. Accuracies are read from the device, since they decide what is evaluated next.
 
 Sure: uniform paths, population 50, 20 generations, 10 parents, halves, mutation 0.1. Our reading: SGD as random search
-with weight sharing has it (the paper trains on ImageNet), so both have the same weights, and differ in the selection;
-where fewer distinct cells than parents have been seen, these repeat; no constraint on cost; the paper recomputes the
-statistics of batch normalisation for every cell, here they are those of the batch anyway. There are no logits, so λ
-does not exist.
+with weight sharing has it (the paper trains on ImageNet), so both have the same weights unless `random_ws.per_cell` is
+set, as NATS-Bench has it, and differ in the selection; where fewer distinct cells than parents have been seen, these
+repeat; no constraint on cost; the paper recomputes the statistics of batch normalisation for every cell, here they are
+those of the batch anyway. There are no logits, so λ does not exist.
 """
 
 from dataclasses import dataclass, field
