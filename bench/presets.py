@@ -85,6 +85,9 @@ _NATS: Overrides = {
     },
 }
 
+# The weight of Λ-DARTS' term is that of the authors' script for NAS-Bench-201.
+_LAMBDA: Mapping[str, Any] = {"weight": 0.25}
+
 _PAPER_ONE_SHOT: Overrides = {"zero_cost_pt": {"batch_size": 128}}
 
 # NATS-Bench's ENAS; at the embedded size its controller takes fewer steps of fewer samples, at a higher rate.
@@ -114,6 +117,7 @@ _PAPER_NB201: Overrides = {
     "enas": {**_NATS_ENAS, **_NATS_RANKING},
     "setn": _NATS_RANKING,
     "rdarts_l2": {"weights.weight_decay": 27e-4},
+    "lambda_darts": _LAMBDA,
     **_NATS,
 }
 
@@ -153,12 +157,14 @@ _EMBEDDED: Overrides = {
     "zero_cost_pt": {"proposals": 5, "validation": 10},
     "shapley_nas": {"permutations": 2},
     "dsnas": {"arch.lr": 3e-2},
+    "lambda_darts": {"arch.lr": 3e-3},
     "bnas_policy": {"every": 1},
 }
 _EMBEDDED_NB201: Overrides = {
     **_EMBEDDED,
     **_NATS,
     "enas": {**_NATS_ENAS, **_FEW_STEPS_ENAS, **_FEW_CELLS},
+    "lambda_darts": {**_EMBEDDED["lambda_darts"], **_LAMBDA},
 }
 
 PRESETS = {"paper": paper, "embedded": embedded}

@@ -11,10 +11,10 @@ first epoch to `weight` in the last:
   2. α: as DARTS, at the new weights; Adam(1e-4).
 Discretise: the highest logits of each row.
 
-Sure: equations, weights first, radius 1e-4, weight .125 (the authors' code; its script for NAS-Bench-201 sets .25),
-rate of α. A difference across a kink of ReLU can be far from the derivative: in single precision a larger radius may
-serve. Cells without a gradient are left out of Λ, and L counts the others. Our reading: tables of a cell are one
-vector.
+Sure: equations, weights first, radius 1e-4, rate of α, weight .125 (the authors' code; its script for NAS-Bench-201
+sets .25, and so does `bench/presets.py` there). A difference across a kink of ReLU can be far from the derivative: in
+single precision a larger radius may serve. Cells without a gradient are left out of Λ, and L counts the others. Our
+reading: tables of a cell are one vector.
 """
 
 from dataclasses import dataclass, field

@@ -44,7 +44,7 @@ class Settings:
         mean: of the logits at the start.
         spread: standard deviation of the logits at the start.
         drop: probability in the last epoch with which a mixed operation is dropped for an image.
-        resource: η, of the expected share of weights.
+        resource: η, of the share of the weights that the sample uses.
         per_cell: true samples for every cell of the network; false: one sample for all.
     """
 

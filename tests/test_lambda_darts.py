@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from searchers import lambda_darts
+from bench.presets import PRESETS
+from searchers import darts, lambda_darts
 from searchers._bilevel import Bilevel, Recipe, weights_first
 from searchers._optim import ArchSettings, WeightSettings
 from searchers.base import (
@@ -276,3 +277,16 @@ def test_the_weight_rises_from_zero_in_the_first_epoch() -> None:
 def test_the_radius_is_positive() -> None:
     with pytest.raises(ValueError, match=r"expected a radius above 0, got 0.0"):
         lambda_darts.build(lambda_darts.Settings(radius=0.0), SmoothLab())
+
+
+@pytest.mark.parametrize("benchmark", PRESETS)
+def test_presets_keep_the_published_weight_and_the_share_of_darts_rate(benchmark: str) -> None:
+    """.25 on NAS-Bench-201 as in the authors' script; α at a third of DARTS' rate wherever all rates are scaled."""
+    plain = darts.Settings().arch.lr / lambda_darts.Settings().arch.lr
+    for space, weight in (("s1", 0.125), ("nb201", 0.25)):
+        changes = PRESETS[benchmark](space).settings
+        own = changes.get("lambda_darts", {})
+        assert own.get("weight", lambda_darts.Settings().weight) == weight
+        shared = changes["*"].get("arch.lr") if "*" in changes else None
+        if shared is not None:
+            assert shared / own["arch.lr"] == pytest.approx(plain, rel=0.2)
