@@ -15,7 +15,9 @@ Discretise: the decisions; rows that are not decided yet, by their highest logit
 Scores are read from the device after an epoch, since they decide what is computed. Published schedule: after epoch 9 of
 15 + 5·(rows − 1), then every 5; here it is scaled to the budget. Sure: indicators, product, schedule. Our reading: an
 indicator that is the same for all rows counts 1; rows of inputs are decided like the others and keep as many options as
-the cell needs; ties go to the first row. Not done: the batch grows by 8 with every decision there, here it is the same.
+the cell needs, though certainty is that of one option: two inputs with half of a row each do not count as sure, one
+with all of it does; ties go to the first row. Not done: the batch grows by 8 with every decision there, here it is the
+same.
 """
 
 from dataclasses import dataclass, field
