@@ -12,8 +12,8 @@ Discretise: the highest logits of each row, which are the highest P, as s increa
 
 Sure: s, w(e), the optimiser and when it steps. Our reading: of five batches the first alone moves α, counted over the
 whole search; rows that choose inputs count in H like the others, which pushes a row that keeps two towards one. H is a
-sum over rows, so its force on a row does not depend on the size of the space. The authors' loader does not shuffle; ours
-does. Not done: the variant for the DARTS space, two levels with weights of edges.
+sum over rows, so its force on a row does not depend on the size of the space. The authors' loader does not shuffle;
+ours does. Not done: the variant for the DARTS space, two levels with weights of edges.
 s is linear above y = −1, where a constant on a row changes nothing; below it does, so no row counts as shift-invariant.
 """
 
