@@ -160,7 +160,7 @@ def test_lambda_is_measured_on_the_rule_s_grid_until_all_have_stopped(monkeypatc
 
     def eigenvalue(_searcher: Bilevel, epoch: int) -> list[float]:
         asked.append(epoch)
-        return [1.0, 10.0**epoch]
+        return [1.0, 10.0 if epoch == 4 else 1.0]
 
     monkeypatch.setattr(darts_es, "eigenvalue", eigenvalue)
     lab = labs.make()
@@ -170,10 +170,24 @@ def test_lambda_is_measured_on_the_rule_s_grid_until_all_have_stopped(monkeypatc
     assert asked == [0, 2, 4]
     memory = searcher.recipe.memory
     assert isinstance(memory, darts_es.Watch)
-    assert memory.returned == [None, 0]
+    assert (memory.returned, memory.decided) == ([None, 2], [None, 4])
     memory.returned[0] = 2
     searcher.end_epoch(6)
     assert asked == [0, 2, 4]
+
+
+@unchecked
+def test_going_back_counts_measurements_not_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured after epochs 0, 2 and 4; back to the state after epoch 2."""
+    scripted(monkeypatch, darts_ada, [1, 1, 9])
+    lab = labs.make(seeds=(0,))
+    searcher = darts_ada.build(darts_ada.Settings(stop=stopping(every=2)), lab)
+    kept = {}
+    for epoch in range(6):
+        searcher._logits["op"].fill_(epoch)
+        searcher.end_epoch(epoch)
+        kept[epoch] = float(searcher.logits()["op"].mean())
+    assert kept == {0: 0, 1: 1, 2: 2, 3: 3, 4: 2, 5: 5}
 
 
 @unchecked
