@@ -10,8 +10,9 @@ row of each replica:
   2. a row that keeps one option keeps the one without which the score is lowest.
      A row that keeps k > 1 drops the one without which the score is highest, and is asked again until k are left.
   3. what is kept has weight 1 from then on, and the rest of the row is not computed.
-Options that are not computed anyway are not asked about. Where scores are equal, the first option stays. Scores are
-read on the host: they decide what is computed.
+Options that are not computed anyway, or have a weight of zero in every cell (as `none` where the search leaves it out),
+are not asked about. Where scores are equal, the first option stays. Scores are read on the host: they decide what is
+computed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -71,10 +72,11 @@ def without(choices: Choices, rest: Mapping[str, Bool[np.ndarray, "replicas deci
 
 
 def computed(choices: Choices, replica: int, row: Row, keep: int) -> Options:
-    """Return the options of a row that some cell computes; all of them where these are fewer than are to be kept."""
+    """Return the options of a row that some cell weighs and computes; all where these are fewer than are to be kept."""
     (group, decision), active = row, choices.active
-    every = np.arange(choices.weights[group].shape[-1])
-    found = every if active is None else np.flatnonzero(active[group][:, replica, decision].any(0))
+    weighed = (choices.weights[group][:, replica, decision] != 0).cpu().numpy()
+    every = np.arange(weighed.shape[-1])
+    found = np.flatnonzero((weighed if active is None else weighed & active[group][:, replica, decision]).any(0))
     return found if len(found) >= keep else every
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bench.spaces import get
 from searchers import _relax
+from searchers._exclude import softmax_without
 from searchers._freeze import Frozen
 from searchers._projection import Projection, Scorer, survivors, without
 from searchers.base import Choices, Logits, SupernetOptions
@@ -176,3 +177,17 @@ def test_options_left_out_by_the_search_are_not_asked_about() -> None:
     kept = [projection.frozen.kept["op"][r, order[0][1]].nonzero()[0] for r, order in enumerate(projection.orders)]
     assert [options.tolist() for options in kept] == [[2], [0], [0]]
     assert len(asked) == 5
+
+
+def test_an_option_without_weight_is_not_asked_about() -> None:
+    """A relaxation without `none` gives it a weight of exactly zero; its removal would change nothing."""
+    groups, projection = get("nb201").groups, fresh("nb201")
+    scores = iter([9.0, 8.0, 7.0, 6.0, 1.0])  # the fifth, were it asked for, would be the lowest
+
+    def score(_choices: Choices) -> Tensor:
+        return torch.full((len(SEEDS),), next(scores))
+
+    projection.decide(softmax_without(groups, "none")(logits_of("nb201")), score)
+    for replica, order in enumerate(projection.orders):
+        assert projection.frozen.kept["op"][replica, order[0][1]].tolist() == [False] * 4 + [True]
+    assert next(scores) == 1.0
