@@ -22,6 +22,9 @@ Shares = dict[str, Row]
 Scores = Float[np.ndarray, "replicas rows"]
 Indicator = Callable[[Group, Row], Float[np.ndarray, "replicas decisions"]]
 
+ROUNDING = 1e-12
+"""Indicators are sums of shares in float64: without `none` the importance of a row is 1 up to 1e-15 or so."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -51,9 +54,10 @@ class Schedule:
 
 
 def scaled(indicator: Scores) -> Scores:
-    """Scale each replica's indicator to [0, 1] over its rows; 1 where all are the same."""
+    """Scale each replica's indicator to [0, 1] over its rows; 1 where all are the same up to rounding."""
     low, high = indicator.min(1, keepdims=True), indicator.max(1, keepdims=True)
-    return np.where(high > low, (indicator - low) / np.where(high > low, high - low, 1.0), 1.0)
+    differ = high - low > ROUNDING
+    return np.where(differ, (indicator - low) / np.where(differ, high - low, 1.0), 1.0)
 
 
 class Decisions:

@@ -190,15 +190,16 @@ def test_rows_of_inputs_keep_as_many_as_the_cell_needs() -> None:
 
 
 def test_an_indicator_that_is_the_same_for_all_counts_one() -> None:
-    """Without `none` the importance of every row is 1."""
+    """Without `none` the importance of every row is 1, but for rounding, so that certainty alone decides."""
     assert (scaled(np.full((2, 5), 1.0)) == 1).all()
     np.testing.assert_allclose(scaled(np.array([[1.0, 2.0, 5.0], [3.0, 3.0, 3.0]])), [[0, 0.25, 1], [1, 1, 1]])
-    decisions = Decisions(get("s2").groups, 2, Schedule(), 0)
-    logits = random_logits("s2")
+    decisions = Decisions(get("s2").groups, 20, Schedule(), 0)
+    logits = random_logits("s2", 20)
     importance, shares = decisions._read(logits)
-    np.testing.assert_allclose(importance, 1)
-    score = decisions.scores(np.ones_like(importance), shares)
-    assert np.isfinite(score).all()
+    np.testing.assert_allclose(importance, 1, rtol=1e-14)
+    score = decisions.scores(importance, shares)
+    entropy = [torch.special.entr(v.softmax(-1)).sum(-1) / math.log(v.shape[-1]) for v in logits.values()]
+    np.testing.assert_allclose(score, scaled(1 - torch.cat(entropy, 1).numpy()), atol=1e-9)
     assert (score.max(1) == 1).all()
 
 
