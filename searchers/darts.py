@@ -8,6 +8,8 @@ One step:
   2. w: ∂L_train(w, softmax(α))/∂w on a training batch; clip to norm 5;
      SGD(momentum .9, weight decay 3e-4), cosine rate.
 Discretise: the highest logits of each row.
+
+The order is the paper's on every benchmark; NATS-Bench's code moves the weights first.
 """
 
 from dataclasses import dataclass, field

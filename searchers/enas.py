@@ -15,8 +15,9 @@ Drawing is done on the host, where the controller lives; accuracies are read fro
 bounds, the reading of several kept options as a mean, the lag of operations, rewards, baseline, rates; both oddities
 are settings. Our reading: a linear head a group of decisions instead of attention over earlier nodes; the next input is
 the mean embedding of what was kept; b moves before it is subtracted, which scales the gradient by .99; rewards from
-un-augmented batches, and ranking on the validation half (the scripts rank on test images). The scripts advance the
-cosine every batch; here it is every epoch. A cell that carries no signal is not drawn again, it earns what it earns.
+un-augmented batches as large as the benchmark's evaluations (the scripts' batch size is 64), and ranking on the
+validation half (the scripts rank on test images). The scripts advance the cosine every batch; here it is every epoch. A
+cell that carries no signal is not drawn again, it earns what it earns.
 The controller has no logits of the space, so λ does not exist.
 """
 

@@ -5,9 +5,13 @@ https://arxiv.org/abs/1902.07638, section 3.3; protocol of Zela et al. (2020), N
 
 One step: a uniform discrete cell, and SGD on the weights through it (`_paths`), clipped to norm 0.25.
 After an epoch (or the last one only): 1000 random cells on 10 validation batches each, the best 5 on the whole
-validation half, the best of these is selected. A cell that cannot carry a signal is drawn again (possible only where
-an option is `none`; published code redraws whenever a node receives nothing, which is stricter).
+validation half, the best of these is selected.
 There are no logits, so λ does not exist.
+
+Sure: uniform cells, weights 1, clipping, numbers of cells, batches and finalists. Our reading: batches of the ranking
+are un-augmented and as large as the benchmark's evaluations (the scripts' batch size is 64); a cell that cannot carry a
+signal is drawn again (possible only where an option is `none`; published code redraws whenever a node receives nothing,
+which is stricter).
 """
 
 from dataclasses import dataclass, field
