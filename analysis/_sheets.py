@@ -84,7 +84,7 @@ TOGETHER = (
     Column("different cells", "cells", "{:.0f}".format),
     Column("P(two seeds agree)", "agreement", significant),
 )
-ABLATION = (*STABILITY[:2], ACCURACY[-1])
+ABLATION = (*STABILITY[:2], ACCURACY[-1], Column("effective samples", "effective_samples", significant))
 
 
 def _ablation(method: str, setting: str, words: str = "") -> Kind:

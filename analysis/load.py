@@ -20,7 +20,7 @@ IDENTITY = ("seed", "signature", "space", "method", "settings")
 """Fields of a specification that are no part of the protocol."""
 
 PREFIXES = {"table": "table_", "supernet": "supernet_", "curvature": "curvature_", "entropy": "entropy_",
-            "ranking": "ranking_"}  # fmt: skip
+            "ranking": "ranking_", "diagnostics": "diagnostic_"}  # fmt: skip
 NUMBERS = (
     "table_val_mean", "table_test_mean", "error_val", "error_test", "regret_val", "regret_test", "train_loss",
     "val_loss", "supernet_val_accuracy", "supernet_val_loss", "lambda_dominant", "lambda_max", "lambda_min",

@@ -14,6 +14,7 @@ Columns, each NaN where a run has no such value:
     simplex_level, simplex_slope, simplex_ratio
                                           the same of λ in mixing-weight coordinates, which is measured at fewer epochs:
                                           the last value, the slope, the last over the first after epoch 0
+    effective_samples                     the method's own diagnostic of that name, mean over the epochs
     entropy_final                         mean over the groups of the entropy of the choices at the last epoch, nats
     parameter_free                        1 where the selected cell has no convolution
     degenerate                            1 where the loss stopped depending on the logits at some epoch
@@ -51,7 +52,7 @@ CURVATURE = (
     "lambda_final", "lambda_peak", "lambda_level", "lambda_slope", "lambda_ratio", "lambda_collapse", "simplex_level",
     "simplex_slope", "simplex_ratio", "degenerate",
 )  # fmt: skip
-COLUMNS = (*OUTCOME, *CURVATURE, "entropy_final")
+COLUMNS = (*OUTCOME, *CURVATURE, "effective_samples", "entropy_final")
 
 
 def _run(run: pd.DataFrame) -> dict[str, object]:
@@ -59,7 +60,13 @@ def _run(run: pd.DataFrame) -> dict[str, object]:
     chosen = run[run["stage"] == "final"]
     final = (chosen if len(chosen) else search).iloc[-1]
     head = {name: run[name].iloc[0] for name in HEAD}
-    return head | _outcome(search, final) | _curvature(search) | {"entropy_final": _entropy(search)}
+    own = {"effective_samples": _mean(search, "diagnostic_effective_samples"), "entropy_final": _entropy(search)}
+    return head | _outcome(search, final) | _curvature(search) | own
+
+
+def _mean(search: pd.DataFrame, column: str) -> float:
+    found = search[column].dropna() if column in search else pd.Series(dtype="float64")
+    return float(found.astype(float).mean()) if len(found) else np.nan
 
 
 def _outcome(search: pd.DataFrame, final: pd.Series) -> dict[str, object]:

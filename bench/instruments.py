@@ -40,7 +40,12 @@ class Instruments:
 
     def _choices(self) -> list[Fields]:
         found = cell.cells(self.lab.space, self.searcher.selected(), self.lab.replicas, self.truth)
-        return [found, cell.choices(self.searcher, self.lab.replicas)]
+        return [found, cell.choices(self.searcher, self.lab.replicas), self._diagnostics()]
+
+    def _diagnostics(self) -> Fields:
+        host = {name: values.tolist() for name, values in self.searcher.diagnostics().items()}
+        rows = [{name: values[replica] for name, values in host.items()} for replica in range(self.lab.replicas)]
+        return [{"diagnostics": row or None} for row in rows]
 
     def _curvature(self, epoch: int, clock: Clock) -> Fields:
         spec, lab = self.spec, self.lab

@@ -31,6 +31,7 @@ class EpochRecord:
     no_ranking: str | None
     landscape: dict[str, Any] | None
     no_landscape: str | None
+    diagnostics: dict[str, float] | None
     logits: dict[str, list[list[float]]] | None
     weights: dict[str, list[list[float]]] | None
     entropy: dict[str, float] | None

@@ -6,7 +6,7 @@ One step, in this order (Liu et al. 2019, DARTS, algorithm 1):
 A method is a `Recipe`; what it changes is a function of it, never a branch here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, final
 
@@ -59,6 +59,7 @@ class Recipe:
         select: logits to the scores that are discretised, None before anything is selected; without it, the logits.
         shift_invariant: groups whose rows are invariant to a constant (softmax rows).
         hessian_of: the loss λ is the curvature of, for captions.
+        diagnostics: numbers of the last epoch for the records.
         warm_up: share of the epochs in which only the weights move: no architecture step, no validation loss.
     """
 
@@ -77,6 +78,7 @@ class Recipe:
     select: Callable[[Logits], Logits | None] | None = None
     shift_invariant: tuple[str, ...] | None = None
     hessian_of: str = "validation cross-entropy through the softmax relaxation"
+    diagnostics: Callable[[], Mapping[str, Tensor]] | None = None
     warm_up: float = 0.0
     policy: DataPolicy = DataPolicy()
     options: SupernetOptions = SupernetOptions()
@@ -124,6 +126,9 @@ class Bilevel(Descent[Recipe]):
         losses = (self.recipe.order or arch_first)(self, batches)
         self.steps += 1
         return losses
+
+    def diagnostics(self) -> Mapping[str, Tensor]:
+        return {} if self.recipe.diagnostics is None else self.recipe.diagnostics()
 
     def arch_step(self, batches: StepBatches) -> Float[Tensor, " replicas"] | None:
         """Move the logits; return the validation loss, None in the warm-up."""

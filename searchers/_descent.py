@@ -142,6 +142,9 @@ class Descent(ABC, Generic[R]):
     def selected(self) -> Logits | None:
         return self.logits() if self.recipe.select is None else self.recipe.select(self.logits())
 
+    def diagnostics(self) -> Mapping[str, Tensor]:
+        return {}
+
     def begin_epoch(self, epoch: int) -> None:
         self.epoch = epoch
         self.lr = cosine(self.weights.settings, epoch, self.resources.horizon.epochs)

@@ -8,7 +8,7 @@ branch here. One step, unless the recipe has another:
      use does not move.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -86,6 +86,9 @@ class Paths:
 
     def selected(self) -> Logits | None:
         return self._selected
+
+    def diagnostics(self) -> Mapping[str, Tensor]:
+        return {}
 
     def begin_epoch(self, epoch: int) -> None:
         self.lr = cosine(self.weights.settings, epoch, self.resources.horizon.epochs)

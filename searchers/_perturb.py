@@ -172,6 +172,30 @@ def effective_samples(log_weights: Float[Tensor, "samples replicas"]) -> Float[T
     return 1 / log_weights.softmax(0).square().sum(0)
 
 
+class Gauge:
+    """The mean effective number of samples of an epoch's kernels: over groups, rounds and steps."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+        self._count = 0
+        self._mean: Tensor | None = None
+
+    def add(self, kernel: Mapping[str, Float[Tensor, "samples replicas"]]) -> None:
+        """Take one kernel in; nothing is read back from the device."""
+        found = torch.stack([effective_samples(value) for value in kernel.values()]).mean(0)
+        self._sum = found if self._sum is None else self._sum + found
+        self._count += 1
+
+    def end_epoch(self, _searcher: Bilevel, _epoch: int) -> None:
+        """Keep the epoch's mean and start anew."""
+        self._mean = None if self._sum is None else self._sum / self._count
+        self._sum, self._count = None, 0
+
+    def read(self) -> Mapping[str, Float[Tensor, " replicas"]]:
+        """Return the last epoch's mean; nothing before the first epoch and where there are no kernels."""
+        return {} if self._mean is None else {"effective_samples": self._mean}
+
+
 def mean_shift(
     centre: Mixture,
     rounds: int,

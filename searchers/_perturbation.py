@@ -21,6 +21,7 @@ searched, without its samples, perturbations and penalties. Where the search has
 Accuracies are read on the host: they decide what is computed.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -129,6 +130,9 @@ class Perturbation:
                 return None
             scores = self._zeros()
         return self.projection.frozen.scores(lambda found: found)(scores)
+
+    def diagnostics(self) -> Mapping[str, Tensor]:
+        return {}
 
     def begin_epoch(self, epoch: int) -> None:
         self._decide(self.due(epoch - self.epochs.start))

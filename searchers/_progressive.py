@@ -1,6 +1,9 @@
 """A search in stages: each is a two-level search of its own, which takes over from the last one what its plan says."""
 
+from collections.abc import Mapping
 from typing import Any, Protocol, final, runtime_checkable
+
+from torch import Tensor
 
 from searchers._bilevel import Bilevel
 from searchers._descent import ArchOptimiser
@@ -73,6 +76,9 @@ class Progressive:
 
     def selected(self) -> Logits | None:
         return self.stage.selected()
+
+    def diagnostics(self) -> Mapping[str, Tensor]:
+        return self.stage.diagnostics()
 
     def begin_epoch(self, epoch: int) -> None:
         """Go on to the stage of the epoch: records of the epoch before are those of the last stage, whole."""

@@ -9,11 +9,12 @@ rows in `begin_epoch` and `finish`. Checkpoints hold the state of both.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, make_dataclass
 from typing import Any, final
 
 import torch
+from torch import Tensor
 
 from searchers.base import (
     Batch,
@@ -167,6 +168,9 @@ class Staged:
 
     def selected(self) -> Logits | None:
         return self.stage.selected()
+
+    def diagnostics(self) -> Mapping[str, Tensor]:
+        return self.stage.diagnostics()
 
     def begin_epoch(self, epoch: int) -> None:
         if epoch >= self.first:

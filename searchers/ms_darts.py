@@ -83,22 +83,32 @@ def policy(settings: Settings) -> DataPolicy:
 
 def build(settings: Settings, resources: Resources) -> Bilevel:
     """Return the searcher."""
+    gauge = _perturb.Gauge()
 
     def shifted(searcher: Bilevel, clean: Mixture, batches: StepBatches) -> Mixture:
         batch = batches.val[1] if settings.omega_data == "val" else batches.train[0]
-        return shift(searcher, clean, batch, settings)
+        return shift(searcher, clean, batch, settings, gauge)
 
-    recipe = Recipe(weight_choices=_perturb.weight_choices(shifted), policy=policy(settings))
+    recipe = Recipe(
+        weight_choices=_perturb.weight_choices(shifted),
+        end_epoch=gauge.end_epoch,
+        diagnostics=gauge.read,
+        policy=policy(settings),
+    )
     return Bilevel(recipe, settings.weights, settings.arch, resources)
 
 
-def shift(searcher: Bilevel, clean: Mixture, batch: Batch, settings: Settings) -> Mixture:
-    """Return the centre after all rounds."""
+def shift(
+    searcher: Bilevel, clean: Mixture, batch: Batch, settings: Settings, gauge: _perturb.Gauge | None = None
+) -> Mixture:
+    """Return the centre after all rounds; the gauge sees the kernels."""
 
     def log_weights(centre: Mixture, samples: Sequence[Mixture]) -> dict[str, Float[Tensor, "samples replicas"]]:
         feasible = [_perturb.project(sample) for sample in samples]
         losses = torch.stack([_perturb.probe(searcher, sample, batch) for sample in feasible])
         kernel = _perturb.log_kernel(centre, feasible, settings.bandwidth, settings.joint)
+        if gauge is not None:
+            gauge.add(kernel)
         return {name: OMEGA_RULES[settings.omega_rule](losses) + value for name, value in kernel.items()}
 
     sample = _perturb.sampler(searcher, settings.radius, settings.samples, settings.region)

@@ -16,13 +16,14 @@ random order, then inputs, then the output. Our reading: what is removed is not 
 every decision has a batch of its own, from the training half as a search would be served it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from searchers import _projection, _relax
 from searchers._optim import restore
@@ -97,6 +98,9 @@ class ZeroCostPT:
 
     def selected(self) -> Logits | None:
         return self._selected
+
+    def diagnostics(self) -> Mapping[str, Tensor]:
+        return {}
 
     def begin_epoch(self, epoch: int) -> None:
         """Nothing changes from epoch to epoch."""

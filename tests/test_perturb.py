@@ -213,3 +213,16 @@ def test_the_radius_grows_with_the_share_of_epochs() -> None:
     assert math.isclose(Ramp(0.025, 0.25).at(0.4), 0.25 / 10 + 0.9 * 0.25 * 0.4)
     with pytest.raises(ValueError, match=r"expected a radius of at least 0, got '-0\.1 to 0\.3'"):
         Ramp(-0.1, 0.3)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_gauge_is_the_mean_of_an_epoch() -> None:
+    gauge, even, one = _perturb.Gauge(), torch.zeros(3, 2, dtype=DOUBLE), torch.tensor([[0.0], [-1e9]]).expand(2, 2)
+    gauge.end_epoch(None, 0)  # type: ignore[arg-type]
+    assert gauge.read() == {}
+    gauge.add({"a": even, "b": one.to(DOUBLE)})
+    gauge.add({"a": even, "b": even})
+    gauge.end_epoch(None, 1)  # type: ignore[arg-type]
+    torch.testing.assert_close(gauge.read()["effective_samples"], torch.full((2,), 2.5, dtype=DOUBLE))
+    gauge.end_epoch(None, 2)  # type: ignore[arg-type]
+    assert gauge.read() == {}

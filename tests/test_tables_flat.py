@@ -25,12 +25,12 @@ ROWS = "a,first,2,7,0.5,0.25,1.5\nb,,1,,0.75,0.5,\n"
 
 @st.composite
 def accuracies(draw, rows: int) -> list[dict]:
-    """Fields of validation and test of one dataset and budget, runs or means; the same rows have any."""
+    """Fields of training, validation and test of one dataset and budget, runs or means; the same rows have any."""
     present = np.array(draw(st.lists(st.booleans(), min_size=rows, max_size=rows)))
     if draw(st.booleans()):
         counts = np.where(present, draw(st.integers(1, 9)), 0)
-        return [{"values": draw(values(present, 1)), "runs": ("mean",), "n_runs": counts} for _ in range(2)]
-    labels = [tuple(draw(st.lists(RUN, min_size=1, max_size=3, unique=True))) for _ in range(2)]
+        return [{"values": draw(values(present, 1)), "runs": ("mean",), "n_runs": counts} for _ in range(3)]
+    labels = [tuple(draw(st.lists(RUN, min_size=1, max_size=3, unique=True))) for _ in range(3)]
     return [{"values": draw(values(present, len(runs))), "runs": runs} for runs in labels]
 
 
@@ -66,8 +66,8 @@ def tables(draw) -> dict:
 def build(fields: dict) -> TableData:
     measurements = {
         Slot(dataset, split, budget): Measurement(**measured)
-        for (dataset, budget), pair in fields["measurements"].items()
-        for split, measured in zip(("val", "test"), pair, strict=True)
+        for (dataset, budget), triple in fields["measurements"].items()
+        for split, measured in zip(("train", "val", "test"), triple, strict=True)
     }
     return TableData(**(fields | {"measurements": measurements}), space="toy", source_sha256="0" * 64)
 

@@ -30,7 +30,7 @@ from bench.ops import initialise
 from bench.rng import derive, torch_stream
 from bench.spaces.base import Genotype, NetworkSize, Space, discrete_choices
 from bench.tables.cost import cost
-from bench.tables.data import Measurement, Slot, Split, TableData
+from bench.tables.data import SPLITS, Measurement, Slot, TableData
 from bench.tables.parts import Outcome, Parts
 from searchers._bilevel import weight_step
 from searchers._optim import SGD, WeightSettings, cosine
@@ -39,8 +39,6 @@ from searchers.base import Choices, DataPolicy, Supernet, SupernetOptions
 Report = Callable[[int, int], None]
 Share = tuple[int, int]
 """Which share of the work, counted from 1, out of how many."""
-
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -248,7 +246,7 @@ def table(plan: Plan, parts: Parts, provenance: Sequence[str]) -> TableData:
     measurements = {
         Slot(dataset.name, split, budget): Measurement(correct[:, :, b, s] / images[s], runs)
         for b, budget in enumerate(protocol.budgets)
-        for s, split in enumerate(SPLITS)
+        for s, split in enumerate(SPLITS.values())
     }
     multiplicities = space.multiplicities()
     return TableData(

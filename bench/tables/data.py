@@ -21,6 +21,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 Split = Literal["train", "val", "test"]
+SPLITS: dict[str, Split] = {"train": "train", "val": "val", "test": "test"}
+"""In the order in which trained tables count them."""
 
 MEAN = "mean"
 """The run label of a column that holds means because the single runs are not known."""

@@ -16,6 +16,7 @@ from bench.tables.data import (
     COUNT_NAME,
     N_RUNS,
     SCALAR_NAME,
+    SPLITS,
     Measurement,
     Slot,
     TableData,
@@ -90,7 +91,7 @@ def _multiplicities(table: pa.Table) -> np.ndarray:
 def _measurements(table: pa.Table, scale: float) -> dict[Slot, Measurement]:
     found: dict[Slot, list[re.Match[str]]] = {}
     for match in filter(None, map(ACCURACY_NAME.fullmatch, table.column_names)):
-        slot = Slot(match["dataset"], "val" if match["split"] == "val" else "test", int(match["budget"]))
+        slot = Slot(match["dataset"], SPLITS[match["split"]], int(match["budget"]))
         found.setdefault(slot, []).append(match)
     _check_counts(table, {slot.name for slot in found})
     return {slot: _measurement(table, slot, matches, scale) for slot, matches in found.items()}
