@@ -111,12 +111,15 @@ _NATS_RANKING: Mapping[str, Any] = {
 }
 
 # NATS-Bench, weight-sharing configuration: Nesterov, weight decay 5e-4, no clipping; ranking of 100 cells on one batch.
+# Methods that were published with an optimiser of their own on this space or on the one of DARTS keep it.
 _PAPER_NB201: Overrides = {
     "*": {"weights.weight_decay": 5e-4, "weights.nesterov": True, "weights.clip": None},
     "random_ws": {"per_cell": True, **_NATS_RANKING},
     "enas": {**_NATS_ENAS, **_NATS_RANKING},
     "setn": _NATS_RANKING,
     "rdarts_l2": {"weights.weight_decay": 27e-4},
+    "dropnas": {"weights.weight_decay": 3e-4, "weights.nesterov": False, "weights.clip": 3.0},
+    "dso_nas": {"weights.weight_decay": 1e-4, "weights.clip": 5.0},
     "lambda_darts": _LAMBDA,
     **_NATS,
 }
@@ -142,9 +145,10 @@ def embedded(space: str) -> Preset:
     )
 
 
-# An epoch has 4 steps instead of 261: the architecture's rate is 33 times the papers', every method has the benchmark's
-# batch size, and ranking is done once, on few cells, 60 for every method that ranks. The rate of DA²S is one of SGD.
-# The memory of Pi-NAS's teacher is the same share of the search.
+# An epoch has 4 steps instead of 261: the architecture's rate is 33 times the published one, every method has the
+# benchmark's batch size, and ranking is done once, on few cells, 60 for every method that ranks. DA²S has a rate of SGD;
+# DSO-NAS and GAEA keep their own rates, which are of another kind. The memory of Pi-NAS's teacher is the same share of
+# the search.
 _FEW_CELLS: Mapping[str, Any] = {"ranking.candidates": 60, "ranking.batches": 1, "ranking.every_epoch": False}
 _EMBEDDED: Overrides = {
     "*": {"arch.lr": 1e-2, "batch_size": None},
@@ -157,6 +161,8 @@ _EMBEDDED: Overrides = {
     "zero_cost_pt": {"proposals": 5, "validation": 10},
     "shapley_nas": {"permutations": 2},
     "dsnas": {"arch.lr": 3e-2},
+    "fair_darts": {"arch.lr": 1e-1},
+    "pdarts": {"arch.lr": 2e-2},
     "lambda_darts": {"arch.lr": 3e-3},
     "bnas_policy": {"every": 1},
 }
