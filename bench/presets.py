@@ -146,7 +146,7 @@ def embedded(space: str) -> Preset:
 
 
 # An epoch has 4 steps instead of 261: the architecture's rate is 33 times the published one, every method has the
-# benchmark's batch size, and ranking is done once, on few cells, 60 for every method that ranks. DA²S has a rate of SGD;
+# benchmark's batch size, and ranking is done once, on few cells, 60 for every method that ranks. DA²S has an SGD rate;
 # DSO-NAS and GAEA keep their own rates, which are of another kind. The memory of Pi-NAS's teacher is the same share of
 # the search.
 _FEW_CELLS: Mapping[str, Any] = {"ranking.candidates": 60, "ranking.batches": 1, "ranking.every_epoch": False}
