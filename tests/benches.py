@@ -54,6 +54,12 @@ EVERY = [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) f
 """Every method; those of kinds that are there already in the long suite only, beside the contract's own tests."""
 
 
+def epochs_of(method: str) -> int:
+    """Epochs of a run of this method here; 0 where it trains nothing."""
+    entry = METHODS[method]
+    return EPOCHS if entry.policy(entry.settings()).train_batches else 0
+
+
 def quick(*methods: str) -> list[str]:
     """Options that leave out what only costs time, most of the ranked cells, and fit two channels and three batches."""
     fields = {method: {field.name for field in dataclasses.fields(METHODS[method].settings)} for method in methods}
