@@ -39,10 +39,10 @@ demo-s1: env
 	$(DEMO) --space s1 --methods darts,random_ws
 
 test: env
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 test-all: env
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: env
 	$(BIN)/python -m ruff format --check .

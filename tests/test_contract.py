@@ -21,7 +21,11 @@ from searchers.base import Active, Choices, Method, Searcher
 from searchers.registry import METHODS
 
 REAL_SPACES = ("s1", "s2", "s3", "nb201")
-methods = pytest.mark.parametrize("method", list(METHODS.values()), ids=list(METHODS))
+methods = pytest.mark.parametrize(
+    "method", [pytest.param(m, id=name, marks=pytest.mark.xdist_group(name)) for name, m in METHODS.items()]
+)
+"""Tests of one method run in one process, so that `whole` is searched once."""
+
 unchecked = pytest.mark.usefixtures("unchecked")
 
 
@@ -331,7 +335,7 @@ def used_by(searcher: Searcher, live: list[Active], name: str, replica: int) -> 
 
 @unchecked
 @methods
-@pytest.mark.parametrize("space", ["toy", "nb201"])
+@pytest.mark.parametrize("space", ["toy", pytest.param("nb201", marks=pytest.mark.slow)])
 def test_what_a_replica_did_not_use_does_not_move_for_it(method: Method, space: str) -> None:
     lab = labs.make(space, (0, 1, 2))
     searcher = labs.start(method, lab)
@@ -388,8 +392,9 @@ def test_measuring_changes_nothing(method: Method) -> None:
 
 
 def smoke(name: str, space: str) -> ParameterSet:
-    """Every method takes its steps on one space of each family; all spaces are the long suite's."""
-    short = space in {"s1", "nb201"} or name in {"darts", "random_ws"}
+    """Every method takes its steps on one space, the families in turn; all spaces are the long suite's."""
+    own = ("s1", "nb201")[list(METHODS).index(name) % 2]
+    short = space == own or name in {"darts", "random_ws"}
     return pytest.param(METHODS[name], space, id=f"{name}-{space}", marks=[] if short else [pytest.mark.slow])
 
 

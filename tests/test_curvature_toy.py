@@ -79,6 +79,9 @@ class ToySearcher:
     def logits(self) -> Logits:
         return self.table
 
+    def diagnostics(self) -> dict[str, Tensor]:
+        return {}
+
     def selected(self) -> Logits:
         return self.table
 
