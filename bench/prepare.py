@@ -20,13 +20,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from bench.command import WRONG, Parser
 from bench.data import data_root
 from bench.data.download import Bar, fetch, is_good, locked
-from bench.data.obtain import obtain, state
+from bench.data.obtain import obtain, place, state
 from bench.data.sources import CATALOGUE, DOWNLOADS, Catalogue, File, Need, Part, TableSource
 from bench.tables.arrow import mapped, write
 from bench.tables.catalog import default_cache, known
 from bench.tables.forms import import_table, sha256
 
-THERE, LACKING = 0, 1
+THERE, LACKING, INTERRUPTED = 0, 1, 130
 
 Say = Callable[[str], object]
 
@@ -46,6 +46,9 @@ def main(arguments: Sequence[str] | None = None, catalogue: Catalogue = CATALOGU
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return WRONG
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: what is whole is kept, the same command goes on from it\n")
+        return INTERRUPTED
     return THERE
 
 
@@ -172,7 +175,7 @@ def report(catalogue: Catalogue, say: Say) -> None:
 
 def _parted(part: Part, whole: bool, root: Path) -> str:
     if whole:
-        return f"{part.title}: {root / part.folder}"
+        return f"{part.title}: {place(part, root)}"
     direct = (part.archive,) if part.archive is not None else part.files
     if all(file.url is not None for file in direct):
         return f"{part.title}; {', '.join(_size(file) for file in direct)}: python -m bench.prepare {part.name}"

@@ -16,7 +16,7 @@ from tests import benches, official, servers
 from tests.servers import Server
 
 from bench import prepare
-from bench.data import cifar100
+from bench.data import cifar100, download
 from bench.data.download import locked
 from bench.data.sources import CATALOGUE, Catalogue, File, Need, Part, TableSource
 from bench.tables.arrow import load
@@ -185,6 +185,33 @@ def test_leftovers_of_a_killed_transfer_are_removed(catalogue: Catalogue, tmp_pa
     (folder / "unpacking" / "train").write_bytes(b"half")
     assert prepare.main(["hundred"], catalogue) == 0
     assert downloads(tmp_path) == [ARCHIVE]
+
+
+def test_a_terminal_shows_a_bar(
+    server: Server, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    server.breaks[ARCHIVE] = 1
+    assert prepare.main(["hundred"], catalogue) == 0
+    caught = capsys.readouterr()
+    size = len(server.files[ARCHIVE])
+    assert f"{ARCHIVE}" in caught.err
+    assert f"{size / 1000:.1f}/{size / 1000:.1f} kB" in caught.err
+    assert "fetching" not in caught.out
+
+
+def test_an_interrupt_keeps_what_is_whole(
+    catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(download, "_retrieve", interrupted)
+    assert prepare.main(["hundred"], catalogue) == 130
+    assert capsys.readouterr().err == "interrupted: what is whole is kept, the same command goes on from it\n"
+    monkeypatch.undo()
+    benches.isolate(monkeypatch, tmp_path)
+    assert prepare.main(["hundred"], catalogue) == 0
 
 
 KILLED = """

@@ -52,7 +52,7 @@ def obtain(part: Part, root: Path, downloads: Path, new_bar: NewBar, say: Say) -
     before = state(part, root)
     absent = (*before.missing, *before.wrong)
     if before.whole:
-        say(f"{part.name} is there: {_place(part, root)}")
+        say(f"{part.name} is there: {place(part, root)}")
         return
     if part.archive is not None:
         _from_archive(part, part.archive, root, downloads, new_bar)
@@ -61,7 +61,7 @@ def obtain(part: Part, root: Path, downloads: Path, new_bar: NewBar, say: Say) -
             _one_by_one(part, file, root, downloads, new_bar)
     else:
         raise ValueError(by_hand(part, before, root))
-    say(f"{part.name} is there now: {_place(part, root)}")
+    say(f"{part.name} is there now: {place(part, root)}")
 
 
 def by_hand(part: Part, found: State, root: Path) -> str:
@@ -103,5 +103,6 @@ def _good(part: Part, file: File, path: Path) -> bool:
     return True
 
 
-def _place(part: Part, root: Path) -> Path:
+def place(part: Part, root: Path) -> Path:
+    """Return where a part belongs: its folder, or its only file."""
     return root / part.folder if len(part.files) > 1 else root / part.folder / part.files[0].name
