@@ -93,14 +93,14 @@ class _TerminalBar:
         self._progress, self._task = progress, progress.add_task(name, total=None)
 
     @property
-    def total(self) -> float:
-        return self._progress.tasks[self._task].total or 0.0
+    def total(self) -> int:
+        return round(self._progress.tasks[self._task].total or 0)
 
     @total.setter
-    def total(self, size: float) -> None:
+    def total(self, size: int) -> None:
         self._progress.update(self._task, total=size)
 
-    def update(self, n: float) -> None:
+    def update(self, n: int) -> None:
         self._progress.advance(self._task, n)
 
     def reset(self) -> None:

@@ -18,6 +18,7 @@ class Server:
         files: path without the slash to content.
         breaks: path to how many of the next transfers end after half of the content.
         slow_s: seconds between two pieces.
+        encodings: what was asked for as the content's encoding.
     """
 
     def __init__(self, url: str) -> None:
@@ -26,6 +27,7 @@ class Server:
         self.breaks: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
         self.slow_s = 0.0
+        self.encodings: set[str] = set()
 
 
 @contextmanager
@@ -53,6 +55,7 @@ def serving() -> Iterator[Server]:
 def _answer(handler: BaseHTTPRequestHandler, server: Server) -> None:
     name = handler.path.lstrip("/")
     server.requests[name] += 1
+    server.encodings.add(handler.headers.get("Accept-Encoding", ""))
     if name not in server.files:
         handler.send_error(404)
         return

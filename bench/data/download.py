@@ -26,9 +26,9 @@ CHUNK_BYTES = 1 << 20
 class Bar(Protocol):
     """What a transfer reports to, as pooch calls it; `total` is in bytes."""
 
-    total: float
+    total: int
 
-    def update(self, n: float) -> Any:
+    def update(self, n: int) -> Any:
         """Note that many bytes more."""
 
     def reset(self) -> Any:
