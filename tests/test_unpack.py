@@ -3,8 +3,10 @@
 import hashlib
 import io
 import tarfile
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench.data import unpack as unpacking
@@ -117,13 +119,29 @@ def test_truncated_archives_are_one_sentence(tmp_path: Path, share: float, mode:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar"]
 
 
+def damage(raw: bytes, place: int) -> bytes:
+    return raw[:place] + bytes([raw[place] ^ 0x5A]) + raw[place + 1 :]
+
+
 def test_flipped_bytes_are_one_sentence(tmp_path: Path) -> None:
     packed = archive(tmp_path / "a.tar")
     raw = packed.read_bytes()
     for place in range(0, len(raw), max(1, len(raw) // 60)):
-        packed.write_bytes(raw[:place] + bytes([raw[place] ^ 0x5A]) + raw[place + 1 :])
+        packed.write_bytes(damage(raw, place))
         try:
             unpack(packed, WANTED, tmp_path / "in", tmp_path / "aside")
         except ValueError as error:
-            assert (str(packed) in str(error), "\n" in str(error)) == (True, False)  # noqa: PT017 - some bytes, such as the time stamp, do not matter
+            assert (str(packed) in str(error), "\n" in str(error)) == (True, False)  # noqa: PT017 - see below
+        # Some bytes do not matter, such as the time stamp: then everything is there.
         assert contents(tmp_path / "in") in ({}, {"one": GOOD["data/one"], "two": GOOD["data/two"]})
+
+
+def test_what_the_decompressor_itself_finds_is_one_sentence(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()
+    wanted = {"data/one": f"md5:{hashlib.md5(noise).hexdigest()}"}
+    packed = archive(tmp_path / "a.tar", contents={"data/one": noise})
+    raw = packed.read_bytes()
+    packed.write_bytes(raw[:100_000] + b"\xff" * 70_000 + raw[170_000:])  # over the head of a stored block
+    with pytest.raises(ValueError, match=r"a tar archive in .*a\.tar, got a damaged one: Error -3") as caught:
+        unpack(packed, wanted, tmp_path / "in", tmp_path / "aside")
+    assert isinstance(caught.value.__cause__, zlib.error)
