@@ -131,7 +131,10 @@ def test_another_file_than_the_published_one_is_not_kept(
     server.files[ARCHIVE] += b"more"
     assert prepare.main(["hundred"], catalogue) == 1
     error = capsys.readouterr().err
-    assert f"for {server.url}{ARCHIVE}, the server sent another file, which is not kept or put {ARCHIVE} into" in error
+    assert (
+        f"for {server.url}{ARCHIVE}, the server sent another file, which is not kept; try later or put {ARCHIVE} into"
+        in error
+    )
     assert error.count("\n") == 1
     assert downloads(tmp_path) == []
     assert not (root(tmp_path) / FOLDER).exists()

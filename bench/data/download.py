@@ -73,13 +73,15 @@ def fetch(file: File, folder: Path, new_bar: NewBar) -> Path:
     if file.url is None:
         raise ValueError(f"expected a direct address of {file.name}, there is none")
     instead = f"or put {file.name} into {folder} by hand"
-    for attempt in range(ATTEMPTS):
+    attempt = 0
+    while True:
+        attempt += 1
         try:
             return _retrieve(file, file.url, folder, new_bar(file.name))
         except requests.HTTPError as error:
             raise OSError(f"expected {file.url}, the server answered {_status(error)}: try later {instead}") from error
         except requests.RequestException as error:
-            if attempt + 1 == ATTEMPTS:
+            if attempt == ATTEMPTS:
                 host = urlsplit(file.url).netloc
                 raise OSError(
                     f"expected all of {file.url}, the connection to {host} failed {ATTEMPTS} times "
@@ -87,9 +89,9 @@ def fetch(file: File, folder: Path, new_bar: NewBar) -> Path:
                 ) from error
         except ValueError as error:
             raise ValueError(
-                f"expected {file.checksum} for {file.url}, the server sent another file, which is not kept {instead}"
+                f"expected {file.checksum} for {file.url}, the server sent another file, which is not kept; try later "
+                f"{instead}"
             ) from error
-    return path
 
 
 def _retrieve(file: File, url: str, folder: Path, bar: Bar | None) -> Path:
