@@ -18,7 +18,7 @@ from bench.metrics.cell import Truth
 from bench.metrics.curvature import CurvatureSettings
 from bench.metrics.landscape import LandscapeSettings
 from bench.metrics.ranking import RankingProbe
-from bench.presets import PRESETS, Preset
+from bench.presets import PRESETS, Preset, on_dataset
 from bench.request import Request, Settings, grid
 from bench.search import Stack
 from bench.spaces.base import NetworkSize, Space
@@ -54,7 +54,10 @@ def prepare(request: Request) -> Bench:
     space = spaces.get(request.space)
     device = choose_device(request.device)
     name, why = choose_benchmark(request, space, device)
-    preset = _override(PRESETS[name](space.name), request)
+    preset = PRESETS[name](space.name)
+    if request.dataset is not None:
+        preset = on_dataset(preset, request.dataset, space.name)
+    preset = _override(preset, request)
     dataset = data.subset(data.load(preset.dataset, data.data_root(), preset.split_rule), preset.train_size)
     _check_probe(preset, dataset)
     truth = _truth(request, space, preset)
@@ -91,16 +94,17 @@ def choose_benchmark(request: Request, space: Space, device: torch.device) -> tu
         return request.benchmark, "as asked"
     if space.name == "toy":
         return "embedded", "toy has no published benchmark"
-    missing = []
+    dataset = "cifar10" if request.dataset is None or request.dataset not in data.OFFICIAL else request.dataset
+    batches, missing = data.OFFICIAL[dataset].batches, []
     if device.type != "cuda":
         missing.append("there is no GPU")
-    if not (data.data_root() / "cifar-10-batches-py").is_dir():
-        missing.append("CIFAR-10 is not prepared")
-    if not missing and find_table(space, "cifar10") is None:
+    if not (data.data_root() / batches.folder).is_dir():
+        missing.append(f"{batches.title} is not prepared")
+    if not missing and find_table(space, dataset) is None:
         missing.append(f"no official table of {space.name} is prepared")
     if missing:
         return "embedded", f"{', '.join(missing)}; force the other with --benchmark paper"
-    return "paper", "GPU, CIFAR-10 and table are there; force the other with --benchmark embedded"
+    return "paper", f"GPU, {batches.title} and table are there; force the other with --benchmark embedded"
 
 
 def find_table(space: Space, dataset: str) -> Path | None:
@@ -273,14 +277,8 @@ def _shared(settings: Any, changes: Mapping[str, Any]) -> Any:
 
 
 def _override(preset: Preset, request: Request) -> Preset:
-    names = (
-        *("dataset", "seeds", "epochs", "train_size", "channels", "cells", "batch_size", "probe_size"),
-        "curvature",
-    )
+    names = ("seeds", "epochs", "train_size", "channels", "cells", "batch_size", "probe_size", "curvature")
     given = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
-    if request.dataset is not None:
-        halves = "nb201" if request.space == "nb201" else "first_second"
-        given["split_rule"] = "recipe" if request.dataset == "digits" else halves
     return dataclasses.replace(preset, **given)
 
 

@@ -25,6 +25,7 @@ COMMAND_LINES = (
     "bench/launch/*.py",
     "bench/speed.py",
     "bench/command.py",
+    "bench/prepare.py",
     "bench/retrain/__main__.py",
     "analysis/figures.py",
     "analysis/tables.py",

@@ -103,7 +103,7 @@ def _info(chosen: argparse.Namespace) -> int:
 
 def _build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--space", required=True, help="toy, s1, s2, s3, nb201")
-    parser.add_argument("--dataset", default="digits", help="digits (default) or cifar10")
+    parser.add_argument("--dataset", default="digits", help="digits (default), cifar10, cifar100, imagenet16")
     parser.add_argument("--out", type=Path, help="default: tables/<space>-<dataset>.arrow in the user's cache folder")
     for name, meaning in PROTOCOL.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=positive, help=f"{meaning}; default: docs/embedded.md")
@@ -126,14 +126,14 @@ def _build(chosen: argparse.Namespace) -> int:
     import torch
 
     from bench import data, setup, spaces
-    from bench.data.augment import Augmentation
+    from bench.data.augment import published
     from bench.tables.build import Plan, Protocol, build, identity, set_aside, table
     from bench.tables.parts import Parts
 
     given = {name: getattr(chosen, name) for name in PROTOCOL if getattr(chosen, name) is not None}
     dataset, protocol = set_aside(data.load(chosen.dataset)), dataclasses.replace(Protocol(), **given)
     if dataset.name != "digits":
-        protocol = dataclasses.replace(protocol, augmentation=Augmentation())
+        protocol = dataclasses.replace(protocol, augmentation=published(dataset.name))
     plan = Plan(spaces.get(chosen.space), dataset, protocol)
     name, wanted = f"{plan.space.name}-{plan.dataset.name}", identity(plan)
     out = chosen.out or default_cache() / "tables" / f"{name}.arrow"

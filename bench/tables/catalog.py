@@ -46,6 +46,12 @@ def find(space: str, dataset: str, root: Path, cache: Path, space_keys: SpaceKey
     return ready if source is None else imported(source, space, cache, space_keys)
 
 
+def known(space: str, dataset: str, root: Path, cache: Path) -> Path | None:
+    """Return the table of a space and dataset, or the file that `find` would import; None: there is none."""
+    folders = (cache / "tables", root / "tables", root)
+    return _ready(space, dataset, folders) or _source(space, dataset, root)
+
+
 def _ready(space: str, dataset: str, folders: tuple[Path, ...]) -> Path | None:
     for folder in folders:
         if (exact := folder / f"{space}-{dataset}.arrow").is_file():
