@@ -58,7 +58,7 @@ FILE_FORMS: tuple[FileForm, ...] = ()
 
 
 class Form(NamedTuple):
-    """Named columns: the columns it is recognised by, how it is read, and the space it is of (None: it does not say)."""
+    """Named columns: those it is recognised by, how it is read, and the space it is of (None: it does not say)."""
 
     columns: frozenset[str]
     read: Callable[[pa.Table, Unit], TableData]
@@ -71,7 +71,7 @@ def import_table(
     multiplicities: Mapping[str, int],
     total_encodings: int | None,
     unit: Unit = "fraction",
-    report: Report = lambda done, total: None,
+    report: Report = lambda _done, _total: None,
 ) -> TableData:
     """Read a file or folder as the table of a space.
 
