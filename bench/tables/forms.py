@@ -21,6 +21,7 @@ from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
 from bench.tables import flat
+from bench.tables.cells101 import PAIRS, Cells
 from bench.tables.data import MEAN, Measurement, Slot, TableData, check
 
 Unit = Literal["fraction", "percent"]
@@ -30,8 +31,6 @@ RUNS_101 = ("0", "1", "2")
 
 _STEMS_201 = {"cifar10": ("c10v_valid", "c10_test"), "cifar100": ("c100_valid", "c100_test")}
 _STEMS_201 |= {"imagenet16": ("in16_valid", "in16_test")}
-_OPERATIONS_101 = ("conv3x3", "conv1x1", "maxpool3x3")
-_PAIRS_101 = tuple((source, target) for target in range(1, 7) for source in range(target))
 
 
 Report = Callable[[int, int], None]
@@ -191,7 +190,7 @@ def _take(data: TableData, rows: Sequence[int]) -> TableData:
     return replace(
         data,
         keys=tuple(data.keys[row] for row in rows),
-        cells=tuple(data.cells[row] for row in rows),
+        cells=data.cells.take(rows) if isinstance(data.cells, Cells) else tuple(data.cells[row] for row in rows),
         multiplicities=data.multiplicities[rows],
         measurements=measurements,
         scalars={name: values[rows] for name, values in data.scalars.items()},
@@ -256,7 +255,7 @@ def _read_101(table: pa.Table, _unit: Unit) -> TableData:
     return TableData(
         space="",
         keys=keys,
-        cells=tuple(_cell_101(*pair) for pair in zip(bits, digits, strict=True)),
+        cells=Cells(np.array([_number_101(*pair) for pair in zip(bits, digits, strict=True)], dtype=np.uint32)),
         multiplicities=np.ones(len(keys), dtype=np.int64),
         measurements=measurements,
         scalars={"params": flat.numbers(table, "params")},
@@ -265,8 +264,6 @@ def _read_101(table: pa.Table, _unit: Unit) -> TableData:
     )
 
 
-def _cell_101(bits: int, digits: str) -> str:
-    """Return a cell in words: operations of vertices 1 to 5, then edges; vertex 0 is the input, 6 the output."""
-    operations = ",".join(_OPERATIONS_101[int(digit)] for digit in digits)
-    edges = " ".join(f"{pair[0]}-{pair[1]}" for bit, pair in enumerate(_PAIRS_101) if bits >> bit & 1)
-    return f"{operations}; {edges}"
+def _number_101(bits: int, digits: str) -> int:
+    """Return the number of a cell of seven vertices."""
+    return bits | sum(int(digit) << (len(PAIRS) + 2 * place) for place, digit in enumerate(digits))
