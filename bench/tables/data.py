@@ -32,6 +32,9 @@ SPLITS: dict[str, Quantity] = {"train": "train", "val": "val", "test": "test"}
 """Accuracies, in the order in which trained tables count them."""
 QUANTITIES: dict[str, Quantity] = SPLITS | {TIME: TIME}
 
+Report = Callable[[int, int], None]
+"""Is told how much of how much is read: bytes, files."""
+
 MEAN = "mean"
 """The run label of a column that holds means because the single runs are not known."""
 

@@ -20,9 +20,9 @@ from jaxtyping import Float64
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
-from bench.tables import flat
+from bench.tables import flat, nasbench101
 from bench.tables.cells101 import PAIRS, Cells
-from bench.tables.data import MEAN, Measurement, Slot, TableData, check
+from bench.tables.data import MEAN, Measurement, Report, Slot, TableData, check
 
 Unit = Literal["fraction", "percent"]
 
@@ -31,10 +31,6 @@ RUNS_101 = ("0", "1", "2")
 
 _STEMS_201 = {"cifar10": ("c10v_valid", "c10_test"), "cifar100": ("c100_valid", "c100_test")}
 _STEMS_201 |= {"imagenet16": ("in16_valid", "in16_test")}
-
-
-Report = Callable[[int, int], None]
-"""Is told how much of how much is done: bytes, files."""
 
 
 class FileForm(NamedTuple):
@@ -53,7 +49,9 @@ class FileForm(NamedTuple):
     space: str | None
 
 
-FILE_FORMS: tuple[FileForm, ...] = ()
+FILE_FORMS: tuple[FileForm, ...] = (
+    FileForm("NAS-Bench-101, .tfrecord", nasbench101.recognises, nasbench101.read, nasbench101.SPACE),
+)
 
 
 class Form(NamedTuple):
