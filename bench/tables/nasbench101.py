@@ -14,8 +14,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -25,10 +24,10 @@ from jaxtyping import Float64
 
 from bench.tables import tfrecord
 from bench.tables.cells101 import NAMES, VERTICES, Cells, number
-from bench.tables.data import TIME, Measurement, Measurements, Quantity, Report, Slot, TableData
+from bench.tables.data import TIME, Held, Measurements, Quantity, Report, Slot, TableData
 from bench.tables.keys import HEXADECIMAL
 from bench.tables.metrics101 import Evaluation, Metrics, parse
-from bench.tables.packing import Packed, pack
+from bench.tables.packing import pack
 
 SPACE = "nb101"
 CELLS = 423_624
@@ -156,19 +155,21 @@ class _Rows:
         """Return all of it; nothing can be added any more."""
         for budget in [budget for budget, waiting in self._waiting.items() if waiting]:
             self._set_down(budget)
-        keys = tuple(self._rows)
+        keys = tuple(sorted(self._rows))
+        order = np.array([self._rows[key] for key in keys], dtype=np.int64)
         self._rows.clear()
         notes = [*_origin(sha256), *self._remarks(len(keys))]
-        made: dict[Slot, Callable[[], Measurement]] = {}
+        held: dict[Slot, Held] = {}
         for budget in sorted(self._values):
-            made |= _measured(budget, self._values.pop(budget), self._runs[budget][: len(keys)])
+            runs = np.frombuffer(self._runs[budget], np.uint8)[order]
+            held |= _held(budget, self._values.pop(budget).reshape(CELLS, len(RUNS), -1), order, runs)
         return TableData(
             space=SPACE,
             keys=keys,
-            cells=Cells(self._cells[: len(keys)]),
+            cells=Cells(self._cells[order]),
             multiplicities=np.ones(len(keys), dtype=np.int64),
-            measurements=Measurements(made),
-            scalars={"params": self._params[: len(keys)].astype(np.float64)},
+            measurements=Measurements(held),
+            scalars={"params": self._params[order].astype(np.float64)},
             total_encodings=CELLS,
             source="NAS-Bench-101",
             source_sha256=sha256,
@@ -232,20 +233,18 @@ def _cell(adjacency: str, operations: str) -> int:
     return number(pairs, known)
 
 
-def _measured(budget: int, values: np.ndarray, runs: bytearray) -> dict[Slot, Callable[[], Measurement]]:
-    """Return the measurements of one budget: of half its epochs, and of its end."""
-    made: dict[Slot, Callable[[], Measurement]] = {}
-    missing = np.arange(len(RUNS)) >= np.frombuffer(runs, np.uint8)[:, None]
+def _held(budget: int, values: np.ndarray, order: np.ndarray, runs: np.ndarray) -> dict[Slot, Held]:
+    """Return the measurements of one budget, of half its epochs and of its end, rows in an order."""
+    held = {}
+    missing = np.arange(len(RUNS)) >= runs[:, None]
     for column, (epoch, what) in enumerate(product((budget // 2, None), WHATS)):
-        numbers = values[: missing.size, column].astype(np.float64).reshape(missing.shape)
+        numbers = values[order, :, column].astype(np.float64)
         numbers[missing] = np.nan
-        packed = pack(numbers if what == TIME else _of_images(numbers))
-        made[Slot(DATASET, what, budget, epoch)] = partial(_measurement, packed)
-    return made
-
-
-def _measurement(packed: Packed) -> Measurement:
-    return Measurement(packed.numbers(), RUNS)
+        if what != TIME:
+            for begin in range(0, len(numbers), BLOCK):
+                numbers[begin : begin + BLOCK] = _of_images(numbers[begin : begin + BLOCK])
+        held[Slot(DATASET, what, budget, epoch)] = Held(pack(numbers), RUNS)
+    return held
 
 
 def _of_images(numbers: Float64[np.ndarray, "rows runs"]) -> Float64[np.ndarray, "rows runs"]:
