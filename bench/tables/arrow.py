@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from bench.tables import keys
-from bench.tables.cells101 import Cells
+from bench.tables.cells101 import Cells, words
 from bench.tables.data import N_RUNS, Held, Measurement, Measurements, Slot, TableData, check, content_digest, in_order
 from bench.tables.packing import Packed, pack
 
@@ -147,8 +147,14 @@ def _held(batch: pa.RecordBatch, metadata: dict[str, Any], slot: Slot, runs: tup
 
 
 def _cells(batch: pa.RecordBatch) -> Sequence[str]:
-    cells = batch.column("cell")
-    return Cells(column(batch, "cell")) if pa.types.is_uint32(cells.type) else tuple(cells.to_pylist())
+    stored = batch.column("cell")
+    return Cells(column(batch, "cell")) if pa.types.is_uint32(stored.type) else tuple(stored.to_pylist())
+
+
+def cell(batch: pa.RecordBatch, row: int) -> str:
+    """Return the cell of a row in words."""
+    stored = batch.column("cell")[row].as_py()
+    return words(stored) if isinstance(stored, int) else stored
 
 
 def loose(metadata: dict[str, Any]) -> dict[str, Any]:

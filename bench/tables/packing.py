@@ -33,18 +33,22 @@ class Packed(NamedTuple):
         """Return all numbers, NaN where missing."""
         values = self.stored.astype(np.float64)
         if self.stored.dtype.kind == "u":
-            values[self.stored == np.iinfo(self.stored.dtype).max] = np.nan
+            values[self.stored == _missing(self.stored.dtype)] = np.nan
             values /= self.per
         return values
 
     def row(self, row: int) -> tuple[float, ...]:
         """Return the numbers of one row that are not missing."""
+        return tuple(number for number in self.places(row) if number is not None)
+
+    def places(self, row: int) -> list[float | None]:
+        """Return the numbers of one row, None where missing."""
         found = self.stored[row].tolist()
-        values = found if isinstance(found, list) else [found]
+        stored = found if isinstance(found, list) else [found]
         if self.stored.dtype.kind != "u":
-            return tuple(value for value in values if not math.isnan(value))
-        missing = np.iinfo(self.stored.dtype).max
-        return tuple(value / self.per for value in values if value != missing)
+            return [None if math.isnan(number) else number for number in stored]
+        missing = _missing(self.stored.dtype)
+        return [None if count == missing else count / self.per for count in stored]
 
 
 def pack(values: Float64[np.ndarray, "..."]) -> Packed:
@@ -58,6 +62,10 @@ _FORMS: tuple[tuple[type[np.number], int], ...] = (
     (np.float32, 1),
     (np.float64, 1),
 )
+
+
+def _missing(dtype: np.dtype) -> int:
+    return (1 << 8 * dtype.itemsize) - 1
 
 
 def _packed(values: np.ndarray, dtype: type[np.number], per: int) -> Packed | None:
@@ -75,7 +83,7 @@ def _packed(values: np.ndarray, dtype: type[np.number], per: int) -> Packed | No
 
 def _counts(values: np.ndarray, dtype: np.dtype, per: int) -> np.ndarray:
     """Return counts; wrong where they do not fit."""
-    missing = np.iinfo(dtype).max
+    missing = _missing(dtype)
     with np.errstate(over="ignore"):
         return np.where(np.isnan(values), missing, np.clip(np.rint(values * per), 0, missing - 1)).astype(dtype)
 

@@ -16,7 +16,8 @@ import numpy as np
 from bench.rng import numpy_stream
 from bench.spaces.graph101 import LABELS, graph_hash, prune
 from bench.tables.cells101 import NAMES, VERTICES
-from bench.tables.nasbench101 import BUDGETS, IMAGES, RUNS
+from bench.tables.nasbench101 import IMAGES, RUNS
+from bench.tables.record101 import BUDGETS
 from bench.tables.tfrecord import frame
 
 BLOCK = 4_096
