@@ -25,9 +25,7 @@ def key(space: str, cell: Sequence[str]) -> str:
             raise ValueError(f"expected one string |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, got {len(cell)} words")
         return NB201Space().key(parse(cell[0]))
     if len(cell) != 2:
-        raise ValueError(
-            f"expected an adjacency matrix and operations, as in 010/001/000 conv3x3, got {len(cell)} words"
-        )
+        raise ValueError(f"expected a matrix and operations, as in 010/001/000 conv3x3, got {len(cell)} words")
     matrix = _matrix(cell[0])
     return graph_hash(matrix, _labels(cell[1], len(matrix)))
 

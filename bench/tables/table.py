@@ -113,9 +113,7 @@ class Table:
         end = Slot(dataset, "test", max(stored[dataset]) if budget is None else budget, epoch)
         if epoch is not None and end not in slots(metadata):
             known = [slot.epoch for slot in slots(metadata) if slot[:3] == end[:3] and slot.epoch is not None]
-            raise ValueError(
-                f"{path} has no epoch {epoch} of {end.budget} for {dataset}; it has {known or 'only the end'}"
-            )
+            raise ValueError(f"{path} has no epoch {epoch} of {end.budget} for {dataset}; it has the end and {known}")
         return cls(batch, metadata, end)
 
     def query(self, key: str) -> TableEntry | None:
