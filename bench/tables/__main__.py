@@ -8,9 +8,18 @@ from bench.command import WRONG, Parser
 from bench.tables.commands.building import BUILD
 from bench.tables.commands.imports import EXPORT, IMPORT
 from bench.tables.commands.info import INFO
+from bench.tables.commands.measure import MEASURE, SAMPLE
 from bench.tables.commands.query import QUERY
 
-COMMANDS = {"import": IMPORT, "build": BUILD, "info": INFO, "query": QUERY, "export": EXPORT}
+COMMANDS = {
+    "import": IMPORT,
+    "build": BUILD,
+    "info": INFO,
+    "query": QUERY,
+    "export": EXPORT,
+    "sample": SAMPLE,
+    "measure": MEASURE,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
