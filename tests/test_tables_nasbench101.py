@@ -1,5 +1,6 @@
 """NAS-Bench-101's .tfrecord: what is read is what was written, and a damaged file is one clear sentence."""
 
+import os
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -8,11 +9,14 @@ import numpy as np
 import pytest
 
 import bench.spaces
-from bench.spaces.graph101 import LABELS, graph_hash
-from bench.tables import Slot, Table, TableData, catalog, load, nasbench101, write
+from bench.spaces import spelling
+from bench.spaces.graph101 import LABELS, graph_hash, prune
+from bench.tables import Slot, Table, TableData, catalog, cells101, load, nasbench101, sample101, tfrecord, write
 from bench.tables.__main__ import main
 from bench.tables.forms import import_table, sha256, space_of
-from bench.tables.sample101 import Cell, Training, hashed_cells, record, trainings, unhashed_cells, write_sample
+from bench.tables.metrics101 import Evaluation
+from bench.tables.record101 import Training
+from bench.tables.sample101 import Cell, hashed_cells, record, trainings, unhashed_cells, write_sample
 from bench.tables.tfrecord import frame
 
 pytest.importorskip("google_crc32c", reason="needs the extra [tfrecord]")
@@ -81,7 +85,7 @@ def test_values_of_the_published_example(path: Path) -> None:
             [1.0, 0.9241786599159241, 0.9211738705635071],
         ]
     )
-    training = Training(108, accuracies, np.array([0.0, 883.4580078125, 1769.1279296875]), 8555530)
+    training = sample101.Training(108, accuracies, np.array([0.0, 883.4580078125, 1769.1279296875]), 8555530)
     path.write_bytes(frame(record(cell, training)))
     data = read(path)
     write(path.with_suffix(".arrow"), data)
@@ -236,3 +240,61 @@ def test_big_sources_are_known_without_reading_them(tmp_path: Path, monkeypatch:
     folder = catalog.fingerprint(tmp_path)
     (tmp_path / "another").touch()
     assert catalog.fingerprint(tmp_path) != folder
+
+
+def test_a_made_up_file_has_the_trainings_of_the_published_one(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", "nasbench_full", str(path), "--cells", "3"]) == 0
+    assert capsys.readouterr().out == f"3 made-up cells in the layout of nasbench_full in {path}\n"
+    assert len(list(tfrecord.records(path, lambda chunk: None))) == 3 * 4 * RUNS
+
+
+@pytest.mark.slow
+def test_measuring_a_file_is_a_row_of_a_table(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_sample(path, unhashed_cells(3), (108,))
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    assert main(["measure", str(path)]) == 0
+    head, _, row = (line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines())
+    found = dict(zip(head, row, strict=True))
+    assert (found["form"], found["rows"]) == ("NAS-Bench-101, .tfrecord", "3")
+    assert found["bytes"] == f"{path.stat().st_size:,}"
+    assert all(float(found[name]) > 0 for name in ("CPU s", "table MB", "open ms", "key µs", "cell µs"))
+    assert main(["measure", str(path.with_name("absent"))]) == 2
+    assert "absent" in capsys.readouterr().err
+
+
+def test_made_up_cells_are_cells_of_the_benchmark_that_are_not_pruned() -> None:
+    for cell in islice(unhashed_cells(20), 20):
+        matrix = [[int(digit) for digit in cell.adjacency[7 * i : 7 * i + 7]] for i in range(7)]
+        pruned = prune(matrix, range(7))
+        assert pruned is not None
+        assert pruned[1] == list(range(7))
+        assert cell.adjacency.count("1") == 9
+        number = read_cell(cell.adjacency, cell.operations)
+        assert cells101.spelt(cells101.words(number)) == (
+            "/".join(cell.adjacency[7 * i : 7 * i + 7] for i in range(7)),
+            cell.operations.replace("-bn-relu", "").removeprefix("input,").removesuffix(",output"),
+        )
+
+
+def read_cell(adjacency: str, operations: str) -> int:
+    nowhere = Evaluation(0.0, 0.0, 0.0, 0.0, 0.0)
+    return Training("", 4, adjacency, operations, 1, nowhere, nowhere).cell()
+
+
+def test_drawn_cells_stand_under_their_hashes() -> None:
+    for cell in hashed_cells(5):
+        assert spelling.key("nb101", (cell.adjacency, cell.operations)) == cell.key
+
+
+REAL = Path(os.environ.get("NAS_STABILITY_DATA", "/nonexistent")) / "nasbench_only108.tfrecord"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_file(), reason="no nasbench_only108.tfrecord in NAS_STABILITY_DATA")
+def test_the_real_file_is_whole_and_its_cells_have_our_hashes(tmp_path: Path) -> None:
+    data = read(REAL)
+    assert data.provenance == ("the sha256 is that of the published nasbench_only108.tfrecord",)
+    for row in range(0, len(data.keys), 1000):
+        assert spelling.key("nb101", cells101.spelt(data.cells[row])) == data.keys[row]

@@ -65,6 +65,8 @@ def _measure(chosen: argparse.Namespace) -> int:
 
 def _row(source: Path, space: str | None) -> list[str]:
     given = [] if space is None else [f"--space={space}"]
+    if not source.exists():
+        raise FileNotFoundError(f"there is no file at {source}")
     form = file_form(source)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "table.arrow"
@@ -92,7 +94,8 @@ def _spent(arguments: Sequence[str]) -> Cost:
     """Run Python and return what it cost; what it says on stderr is passed on."""
     process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
-    if status != 0:
+    process.returncode = os.waitstatus_to_exitcode(status)  # wait4 is not Popen's own
+    if process.returncode != 0:
         raise ValueError(f"python {' '.join(arguments[:3])} failed; what it said stands above")
     return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
