@@ -1,4 +1,6 @@
+import contextlib
 import hashlib
+import io
 import string
 import subprocess
 import sys
@@ -8,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.tables import Measurement, Slot, Table, TableData, load, write
 from bench.tables import keys as table_keys
+from bench.tables.__main__ import main
 from bench.tables.arrow import mapped
 from bench.tables.data import content_digest, flat_numbers
 
@@ -226,7 +229,7 @@ def test_other_files_are_refused(path: Path) -> None:
     other = pa.table({"key": ["a"]})
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, other.schema) as writer:
         writer.write_table(other)
-    with pytest.raises(ValueError, match="not a benchmark table of this project"):
+    with pytest.raises(ValueError, match="not a benchmark table: it is an Arrow file of something else"):
         Table.open(path, "toy")
 
 
@@ -373,3 +376,21 @@ def test_times_and_epochs_are_checked(path: Path, scalars: dict, wrong: list[Slo
     values = Measurement(np.full((3, 1), -1.0 if "seconds" in message else 0.5), ("7",))
     with pytest.raises(ValueError, match=message):
         write(path, toy(scalars=scalars, measurements=toy().measurements | dict.fromkeys(wrong, values)))
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.integers(0, 2**20), flipped=st.integers(0, 255), also=st.integers(0, 2**20))
+def test_a_damaged_table_is_refused_or_has_all_its_numbers(path: Path, place: int, flipped: int, also: int) -> None:
+    """A byte changed at two places, or the file cut there; a query reads the header, `info` every number."""
+    write(path, toy())
+    content, before = bytearray(path.read_bytes()), load(path)
+    for where in (place, also):
+        content[where % len(content)] ^= flipped
+    path.write_bytes(content if flipped else content[: place % len(content)])
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
+        codes = main(["info", str(path)]), main(["query", str(path), "c"])
+    assert codes[0] in {0, 2}
+    assert codes[1] in {0, 1, 2}
+    assert said.getvalue().count("\n") == codes.count(2)
+    if codes[0] == 0:
+        assert same(load(path), before)
