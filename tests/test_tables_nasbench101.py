@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import bench.spaces
+from bench import setup
 from bench.spaces import spelling
 from bench.spaces.graph101 import LABELS, graph_hash, prune
 from bench.tables import Slot, Table, TableData, catalog, cells101, load, nasbench101, sample101, tfrecord, write
@@ -298,3 +299,17 @@ def test_the_real_file_is_whole_and_its_cells_have_our_hashes(tmp_path: Path) ->
     assert data.provenance == ("the sha256 is that of the published nasbench_only108.tfrecord",)
     for row in range(0, len(data.keys), 1000):
         assert spelling.key("nb101", cells101.spelt(data.cells[row])) == data.keys[row]
+
+
+@pytest.mark.slow
+def test_a_run_can_be_given_the_table_of_the_whole_benchmark(path: Path) -> None:
+    space = bench.spaces.get("s1")
+    genotype = next(space.cells())
+    digits = "".join(str(edge) for row in space.matrix(genotype) for edge in row)
+    inside = Cell(space.key(genotype), digits, ",".join(space.operations(genotype)))
+    write(path.with_name("nb101.arrow"), read(write_sample(path, [*hashed_cells(2), inside], (108,))))
+    found = setup.given_table(str(path.with_name("nb101.arrow")), space)
+    table = Table.open(found, "cifar10")
+    assert (table.space, table.reference().rows) == ("s1", 1)
+    assert table.query(inside.key) is not None
+    assert table.query(hashed_cells(2)[1].key) is None

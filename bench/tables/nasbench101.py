@@ -160,15 +160,15 @@ class _Rows:
         missing = np.arange(len(RUNS)) >= np.frombuffer(self._runs[budget], np.uint8)[order, None]
         seconds = self._seconds.pop(budget).reshape(CELLS, len(RUNS), -1)
         counts = self._counts.pop(budget)
-        for column, epoch in enumerate((budget // 2, None)):
+        for column, at in enumerate((budget // 2, None)):
             times = np.where(missing, np.nan, seconds[order, :, column])
-            held[Slot(DATASET, TIME, budget, epoch)] = Held(pack(times.astype(np.float64)), RUNS)
-        for column, (epoch, split) in enumerate(product((budget // 2, None), SPLITS)):
+            held[Slot(DATASET, TIME, budget, at)] = Held(pack(times.astype(np.float64)), RUNS)
+        for column, (at, split) in enumerate(product((budget // 2, None), SPLITS)):
             packed = Packed(counts[:, column].reshape(CELLS, -1)[order], IMAGES)
             packed.stored[missing] = np.iinfo(np.uint16).max
             odd = [_Odd(*(part[one.columns == column] for part in one)) for one in self._odd[budget]]
             whole = _patched(packed, odd, order) if any(one.places.size for one in odd) else packed
-            held[Slot(DATASET, split, budget, epoch)] = Held(whole, RUNS)
+            held[Slot(DATASET, split, budget, at)] = Held(whole, RUNS)
         return held
 
     def _remarks(self, cells: int) -> Iterator[str]:
