@@ -22,9 +22,10 @@ from bench.data import data_root
 from bench.data.download import Bar, fetch, is_good, locked
 from bench.data.obtain import obtain, place, state
 from bench.data.sources import CATALOGUE, DOWNLOADS, Catalogue, File, Need, Part, TableSource
-from bench.tables.arrow import mapped, write
+from bench.tables.arrow import mapped
 from bench.tables.catalog import default_cache, known
-from bench.tables.forms import import_table, sha256
+from bench.tables.commands.imports import kept, make
+from bench.tables.forms import sha256, space_of
 
 THERE, LACKING, INTERRUPTED = 0, 1, 130
 
@@ -134,19 +135,14 @@ def _by_hand(source: TableSource, downloads: Path) -> list[str]:
 
 
 def _tables(source: TableSource, path: Path) -> None:
-    """Make the tables of all spaces the results cover."""
-    from bench import spaces  # imports torch's networks, which the list does not need
-
-    digest = sha256(path) if path.is_file() else None
-    for name in source.spaces:
-        out = default_cache() / "tables" / f"{name}.arrow"
+    """Make the tables that the results hold: of the benchmark they say they are of, else of all spaces they cover."""
+    digest, said = sha256(path) if path.is_file() else None, space_of(path)
+    for name in source.spaces if said is None else (said,):
+        out = kept(name)
         if digest is not None and out.is_file() and mapped(out)[1]["source_sha256"] == digest:
             _line(f"{out} is there, of {path.name}")
             continue
-        space = spaces.get(name)
-        data = import_table(path, name, space.multiplicities(), space.size())
-        write(out, data)
-        _line(f"{len(data.keys)} cells of {name} in {out}")
+        make(path, name, out)
 
 
 def report(catalogue: Catalogue, say: Say) -> None:

@@ -42,6 +42,7 @@ KNOWN = (
     Known("nasbench101_slice.parquet", PARTS["nb101"], frozenset({"cifar10"})),
 )
 
+
 class Source(NamedTuple):
     """A file that a table is made from, and the whole benchmark it is imported as first."""
 
@@ -97,9 +98,9 @@ def holds(table: Path, space: str) -> bool:
 
 
 def _source(space: str, dataset: str, root: Path) -> Source | None:
-    for known in KNOWN:
-        if space in {*known.spaces, known.whole} and dataset in known.datasets and (root / known.name).is_file():
-            return Source(root / known.name, known.whole)
+    for one in KNOWN:
+        if space in {*one.spaces, one.whole} and dataset in one.datasets and (root / one.name).is_file():
+            return Source(root / one.name, one.whole)
     embedded = EMBEDDED / f"{space}-{dataset}.parquet"
     return Source(embedded, None) if embedded.is_file() else None
 

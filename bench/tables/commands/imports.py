@@ -10,7 +10,7 @@ from bench.tables.arrow import write
 from bench.tables.catalog import default_cache
 from bench.tables.commands import FOUND, Command
 from bench.tables.flat import export
-from bench.tables.forms import PARTS, import_table, space_of
+from bench.tables.forms import PARTS, Unit, import_table, space_of
 
 PROGRESS_EVERY_S = 5.0
 
@@ -26,13 +26,22 @@ def _import(chosen: argparse.Namespace) -> int:
     name = chosen.space or space_of(chosen.file)
     if name is None:
         raise ValueError(f"{chosen.file} does not say which space it is of; name it with --space")
-    data = import_table(chosen.file, name, *_encodings(name), chosen.unit, _Progress())
-    out = chosen.out or default_cache() / "tables" / f"{name}.arrow"
+    make(chosen.file, name, chosen.out or kept(name), chosen.unit)
+    return FOUND
+
+
+def kept(name: str) -> Path:
+    """Return where the table of a space, or of a whole benchmark, is kept."""
+    return default_cache() / "tables" / f"{name}.arrow"
+
+
+def make(path: Path, name: str, out: Path, unit: Unit = "fraction") -> None:
+    """Read results as the table of a space, or of a whole benchmark, and say what is in it."""
+    data = import_table(path, name, *_encodings(name), unit, _Progress())
     write(out, data)
     sys.stdout.write(f"{len(data.keys)} cells of {name} in {out}\n")
     for note in data.provenance:
         sys.stdout.write(f"note: {note}\n")
-    return FOUND
 
 
 def _encodings(name: str) -> tuple[Mapping[str, int], int | None]:
