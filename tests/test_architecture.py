@@ -22,6 +22,7 @@ COMMAND_LINES = (
     "bench/run.py",
     "bench/request.py",
     "bench/tables/__main__.py",
+    "bench/tables/commands/*.py",
     "bench/launch/*.py",
     "bench/speed.py",
     "bench/command.py",

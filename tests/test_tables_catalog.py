@@ -140,7 +140,7 @@ def test_the_commands_from_import_to_export(csv_file: Path, capsys: pytest.Captu
 
 
 def test_import_goes_where_the_catalog_looks(csv_file: Path, monkeypatch: pytest.MonkeyPatch, places) -> None:
-    monkeypatch.setattr("bench.tables.__main__.default_cache", lambda: places[1])
+    monkeypatch.setattr("bench.tables.commands.imports.default_cache", lambda: places[1])
     assert main(["import", str(csv_file), "--space", "toy"]) == 0
     assert catalog.find("toy", "toy", *places, dict) == places[1] / "tables" / "toy.arrow"
 

@@ -1,5 +1,6 @@
 """The flat layout: what users bring with named columns, and `export`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from bench.tables import Measurement, Slot, Table, TableData, load, write
 from bench.tables.data import content_digest, flat_numbers
 from bench.tables.flat import export
-from bench.tables.forms import import_table, space_of
+from bench.tables.forms import FileForm, Report, import_table, space_of
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
 LABEL = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=6)
@@ -204,3 +205,26 @@ def test_an_absent_file_and_a_finished_table_are_refused(tmp_path: Path, csv_fil
         import_table(tmp_path / "t.arrow", "toy", {}, None)
     with pytest.raises(ValueError, match=r"writes \.parquet or \.csv, got 't\.xlsx'"):
         export(tmp_path / "t.arrow", tmp_path / "t.xlsx")
+
+
+def test_a_folder_can_be_a_form_and_is_tried_before_columns(
+    tmp_path: Path, csv_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = import_table(csv_file, "toy", {}, 3)
+    told: list[tuple[int, int]] = []
+
+    def read(path: Path, report: Report) -> TableData:
+        report(1, 2)
+        return replace(data, source=path.name, source_sha256="0" * 64)
+
+    form = FileForm("a folder", lambda path: (path / "mark").is_file(), read, "toy")
+    monkeypatch.setattr("bench.tables.forms.FILE_FORMS", (form,))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no file at .*folder"):
+        import_table(tmp_path / "folder", "toy", {}, None)
+    (tmp_path / "folder" / "mark").touch()
+    assert space_of(tmp_path / "folder") == "toy"
+    found = import_table(tmp_path / "folder", "toy", {"b": 4}, 9, report=lambda done, total: told.append((done, total)))
+    assert (found.keys, found.multiplicities.tolist(), found.source) == (("b",), [4], "folder")
+    assert told == [(1, 2)]
+    assert import_table(csv_file, "toy", {}, 3).source == "mine.csv"

@@ -1,4 +1,6 @@
-"""Reading the forms benchmark tables come in, recognised by their columns, never by their name.
+"""Reading the forms benchmark tables come in, recognised by their content, never by their name.
+
+A form is a whole file or folder with a layout of its own (`FILE_FORMS`, tried first), or named columns in a file:
 
 - `nasbench201.parquet`: NAS-Bench-201 / NATS-tss (Dong and Yang 2020, https://arxiv.org/abs/2001.00326), percent;
 - `nasbench101_slice.parquet`: NAS-Bench-101 (Ying et al. 2019, https://arxiv.org/abs/1902.09635), fractions;
@@ -32,8 +34,31 @@ _OPERATIONS_101 = ("conv3x3", "conv1x1", "maxpool3x3")
 _PAIRS_101 = tuple((source, target) for target in range(1, 7) for source in range(target))
 
 
+Report = Callable[[int, int], None]
+"""Is told how much of how much is done: bytes, files."""
+
+
+class FileForm(NamedTuple):
+    """A layout of a whole file or folder.
+
+    Attributes:
+        name: in words, for messages.
+        recognises: looks at the content, reads little, and is false for anything it does not know.
+        read: returns every row of it, with its space, source and `source_sha256`; ValueError names file and place.
+        space: the space it is of, None where the content has to be read to know.
+    """
+
+    name: str
+    recognises: Callable[[Path], bool]
+    read: Callable[[Path, Report], TableData]
+    space: str | None
+
+
+FILE_FORMS: tuple[FileForm, ...] = ()
+
+
 class Form(NamedTuple):
-    """A layout: the columns it is recognised by, how it is read, and the space it is of (None: it does not say)."""
+    """Named columns: those it is recognised by, how it is read, and the space it is of (None: it does not say)."""
 
     columns: frozenset[str]
     read: Callable[[pa.Table, Unit], TableData]
@@ -46,22 +71,23 @@ def import_table(
     multiplicities: Mapping[str, int],
     total_encodings: int | None,
     unit: Unit = "fraction",
+    report: Report = lambda _done, _total: None,
 ) -> TableData:
-    """Read a file as the table of a space.
+    """Read a file or folder as the table of a space.
 
     Args:
-        path: a file in one of the forms.
+        path: in one of the forms.
         space_name: the space the table is to be of; a file that says another is refused.
         multiplicities: every key of the space to its number of raw encodings; other rows are left out. Empty: all rows
             are kept, multiplicity 1. A file with a column `multiplicity` keeps its own, and all its rows.
         total_encodings: raw encodings of the space, None where unknown.
         unit: of the accuracies in the flat layout; the other layouts have theirs.
+        report: told how far reading is, by the forms that take long.
     """
-    table = read_columns(path)
-    data = form_of(table, path).read(table, unit)
+    data, own = _read(path, unit, report)
     if data.space not in {"", space_name}:
         raise ValueError(f"{path.name} is a table of space {data.space!r}, not of {space_name!r}")
-    data = _of_space(data, multiplicities, "multiplicity" in table.column_names, f"{path.name} belong to {space_name}")
+    data = _of_space(data, multiplicities, own, f"{path.name} belong to {space_name}")
     data = replace(
         data,
         space=space_name,
@@ -73,8 +99,23 @@ def import_table(
     return data
 
 
+def _read(path: Path, unit: Unit, report: Report) -> tuple[TableData, bool]:
+    """Return the rows of a file or folder, and whether it has multiplicities of its own."""
+    if (whole := file_form(path)) is not None:
+        return whole.read(path, report), False
+    table = read_columns(path)
+    return form_of(table, path).read(table, unit), "multiplicity" in table.column_names
+
+
+def file_form(path: Path) -> FileForm | None:
+    """Return the form of a whole file or folder, None where it has none of them."""
+    return next((form for form in FILE_FORMS if form.recognises(path)), None)
+
+
 def space_of(path: Path) -> str | None:
-    """Return the space a file says it is of, None where it does not say."""
+    """Return the space a file or folder says it is of, None where it does not say."""
+    if (whole := file_form(path)) is not None:
+        return whole.space
     table = read_columns(path)
     form = form_of(table, path)
     return form.space or flat.loose_fields(table).get("space")
