@@ -16,12 +16,26 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 Finished = Callable[[dict[Any, Any]], bool]
 """Called with every dictionary once it is filled; True: taken, its content may be forgotten."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """What is read from: a binary file, or anything that gives its bytes in order."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+@runtime_checkable
+class SeekableSource(Source, Protocol):
+    """A source that can go back to the end of a pickle."""
+
+    def seek(self, offset: int, whence: int, /) -> int: ...
 
 
 class Limits(NamedTuple):
@@ -44,7 +58,7 @@ Builders = Mapping[tuple[str, str], Builder]
 
 
 def read(
-    source: BinaryIO,
+    source: Source,
     name: str,
     builders: Builders,
     finished: Finished = lambda _: False,
@@ -71,7 +85,7 @@ def read(
 
 
 def read_next(
-    source: BinaryIO,
+    source: SeekableSource,
     name: str,
     builders: Builders,
     finished: Finished = lambda _: False,
@@ -143,7 +157,7 @@ _DEEP = 1 << 20
 
 
 class _Machine:
-    def __init__(self, source: BinaryIO, builders: Builders, finished: Finished, limits: Limits) -> None:
+    def __init__(self, source: Source, builders: Builders, finished: Finished, limits: Limits) -> None:
         self.source, self.builders, self.finished, self.limits = source, builders, finished, limits
         self.memo = _Memo()
         self.stack: list[Any] = []
@@ -189,7 +203,7 @@ class _Machine:
 
     def byte(self) -> int:
         if self.at >= len(self.data):
-            raise EOFError
+            return self.take(1)[0]
         self.at += 1
         return self.data[self.at - 1]
 
@@ -516,6 +530,12 @@ def _latin(arguments: tuple[Any, ...]) -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes(arguments: tuple[Any, ...]) -> bytes:
+    if arguments:
+        raise ValueError("expected no arguments, as for the empty bytes")
+    return b""
+
+
 def _empty_array(arguments: tuple[Any, ...]) -> np.ndarray:
     kind, shape, _ = arguments
     if not isinstance(kind, Builder) or kind.name != "ndarray" or shape != (0,):
@@ -536,6 +556,7 @@ _NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
 CONTAINERS: Builders = (
     _named(["collections"], "OrderedDict", _ordered)
     | _named(["builtins", "__builtin__"], "set", _set)
+    | _named(["builtins", "__builtin__"], "bytes", _no_bytes)
     | _named(["_codecs"], "encode", _latin)
 )
 """Dictionaries, sets, and the spelling of bytes in old protocols."""

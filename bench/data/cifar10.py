@@ -1,4 +1,4 @@
-"""CIFAR-10 from the official python batches, unpickled through an allow-list and checked against published checksums.
+"""CIFAR-10 from the official python batches, unpickled as plain data and checked against published checksums.
 
 Source: Krizhevsky (2009), Learning Multiple Layers of Features from Tiny Images,
 https://www.cs.toronto.edu/~kriz/cifar.html.
@@ -7,7 +7,6 @@ https://www.cs.toronto.edu/~kriz/cifar.html.
 import hashlib
 import io
 import json
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from bench import pickles
 from bench.data.types import Dataset, ImageSet
 
 FOLDER = "cifar-10-batches-py"
@@ -117,19 +117,4 @@ def _read(path: Path, checksums: Mapping[str, str]) -> dict[bytes, Any]:
         raise ValueError(
             f"expected md5 {checksums[path.name]} for {path}, got {digest}: the file is damaged, get it again"
         )
-    return _Unpickler(io.BytesIO(raw), encoding="bytes").load()
-
-
-class _Unpickler(pickle.Unpickler):
-    """Builds numpy arrays and plain containers, nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        allowed: dict[tuple[str, str], Any] = {
-            ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-            ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-        }
-        if (module, name) not in allowed:
-            raise pickle.UnpicklingError(f"expected only numpy arrays in a CIFAR-10 batch, found {module}.{name}")
-        return allowed[module, name]
+    return pickles.read(io.BytesIO(raw), str(path), pickles.ARRAYS)

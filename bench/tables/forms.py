@@ -20,7 +20,7 @@ from jaxtyping import Float64
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
-from bench.tables import flat
+from bench.tables import flat, official201
 from bench.tables.data import MEAN, Measurement, Slot, TableData, check
 
 Unit = Literal["fraction", "percent"]
@@ -54,7 +54,13 @@ class FileForm(NamedTuple):
     space: str | None
 
 
-FILE_FORMS: tuple[FileForm, ...] = ()
+FILE_FORMS: tuple[FileForm, ...] = (
+    FileForm("a folder of NATS-Bench", official201.is_folder, official201.read_folder, "nb201"),
+    FileForm("a tar of such a folder", official201.is_tar, official201.read_tar, "nb201"),
+    FileForm("NATS-Bench in one file", official201.is_compressed_pickle, official201.read_compressed_pickle, "nb201"),
+    FileForm("NAS-Bench-201 by torch", official201.is_torch, official201.read_torch, "nb201"),
+    FileForm("a bare pickle of them", official201.is_pickle, official201.read_pickle, "nb201"),
+)
 
 
 class Form(NamedTuple):
