@@ -114,11 +114,15 @@ class _Run(tuple[str, ...]):
     __slots__ = ()
 
 
+_FLAT = {str, int, bytes, float, bool, type(None)}
+
+
 class _Memo:
     """What a pickle may refer back to; runs of texts take one place, and containers that were taken none."""
 
     def __init__(self) -> None:
         self.size = 0
+        self._tuples: dict[Any, Any] = {}
         self._starts = array("Q")
         self._entries: list[Any] = []
 
@@ -140,13 +144,22 @@ class _Memo:
         raise ValueError(f"refers to memo entry {index}, which is not there or was of something already taken")
 
     def forget(self, since: int) -> None:
-        """Drop all entries from an index on but the texts."""
+        """Drop the lists and dictionaries from an index on; what cannot change, later ones may refer to."""
         place = bisect_left(self._starts, since)
-        kept = [i for i in range(place, len(self._entries)) if isinstance(self._entries[i], str | _Run)]
-        starts, entries = [self._starts[i] for i in kept], [self._entries[i] for i in kept]
+        kept = [i for i in range(place, len(self._entries)) if _lasts(self._entries[i])]
+        starts, entries = [self._starts[i] for i in kept], [self._once(self._entries[i]) for i in kept]
         del self._starts[place:], self._entries[place:]
         self._starts.extend(starts)
         self._entries.extend(entries)
+
+
+    def _once(self, entry: Any) -> Any:
+        return self._tuples.setdefault(entry, entry) if type(entry) is tuple else entry
+
+
+def _lasts(entry: Any) -> bool:
+    flat = type(entry) in _FLAT or (type(entry) is tuple and set(map(type, entry)) <= _FLAT)
+    return flat or isinstance(entry, _Run | Builder | np.dtype)
 
 
 _CHUNK = 1 << 20
@@ -275,9 +288,6 @@ class _Machine:
             target.clear()
             self.memo.forget(since)
             self.taken_at, self.operations = self.offset, 0
-
-
-_FLAT = {str, int, bytes, float, bool, type(None)}
 
 
 def _check_keys(keys: Iterable[Any]) -> None:

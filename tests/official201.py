@@ -25,6 +25,7 @@ SETS = {
 }
 SEEDS = {12: {"cifar10-valid": (111, 777), "cifar10": (111,), "cifar100": (111,), "ImageNet16-120": (111,)}}
 SEEDS[200] = {name: (777, 888, 999) for name in SETS}
+BRIEF = {12: {"cifar10": (111,), "cifar10-valid": (777, 111)}, 200: {"cifar10": (888,), "cifar10-valid": (888,)}}
 Seeds = Mapping[int, Mapping[str, Sequence[int]]]
 
 
@@ -64,16 +65,16 @@ def result(index: int, dataset: str, seed: int, epochs: int) -> dict[str, Any]:
     }
 
 
-def architecture(index: int, names: Mapping[str, int], seeds: Seeds = SEEDS) -> OrderedDict[str, Any]:
+def architecture(index: int, names: Mapping[str, int], seeds: Seeds | None = None) -> OrderedDict[str, Any]:
     """One architecture; `names` are those of the training lengths, `{"12": 12, "200": 200}` or less and full."""
     found: OrderedDict[str, Any] = OrderedDict()
     for name, epochs in names.items():
-        trainings = [(dataset, seed) for dataset, of in seeds[epochs].items() for seed in of]
+        trainings = [(dataset, seed) for dataset, of in (seeds or SEEDS)[epochs].items() for seed in of]
         found[name] = {
             "arch_index": index,
             "arch_str": CELLS[index],
             "all_results": {one: result(index, *one, epochs) for one in trainings},
-            "dataset_seed": {dataset: list(of) for dataset, of in seeds[epochs].items()},
+            "dataset_seed": {dataset: list(of) for dataset, of in (seeds or SEEDS)[epochs].items()},
             "clear_net_done": True,
         }
     return found
@@ -83,7 +84,7 @@ NATS = {"12": 12, "200": 200}
 NB201 = {"less": 12, "full": 200}
 
 
-def whole(indices: Sequence[int], names: Mapping[str, int], seeds: Seeds = SEEDS) -> dict[str, Any]:
+def whole(indices: Sequence[int], names: Mapping[str, int], seeds: Seeds | None = None) -> dict[str, Any]:
     """The content of a single file."""
     return {
         "meta_archs": CELLS,
@@ -91,6 +92,11 @@ def whole(indices: Sequence[int], names: Mapping[str, int], seeds: Seeds = SEEDS
         "arch2infos": {index: architecture(index, names, seeds) for index in indices},
         "evaluated_indexes": set(indices),
     }
+
+
+def unlisted(indices: Sequence[int], names: Mapping[str, int], seeds: Seeds | None = None) -> dict[str, Any]:
+    """The same without the list of all cells, which takes longest to read."""
+    return {"arch2infos": {index: architecture(index, names, seeds) for index in indices}}
 
 
 def compressed(content: object, protocol: int = 4) -> bytes:

@@ -1,4 +1,4 @@
-"""Import, build, inspect, query and export benchmark tables: `python -m bench.tables --help`."""
+"""Import, build, inspect, query, compare and export benchmark tables: `python -m bench.tables --help`."""
 
 import argparse
 import sys
@@ -9,8 +9,9 @@ from bench.tables.commands.building import BUILD
 from bench.tables.commands.imports import EXPORT, IMPORT
 from bench.tables.commands.info import INFO
 from bench.tables.commands.query import QUERY
+from bench.tables.commands.verify import VERIFY
 
-COMMANDS = {"import": IMPORT, "build": BUILD, "info": INFO, "query": QUERY, "export": EXPORT}
+COMMANDS = {"import": IMPORT, "build": BUILD, "info": INFO, "query": QUERY, "verify": VERIFY, "export": EXPORT}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,7 +4,7 @@ A form is a whole file or folder with a layout of its own (`FILE_FORMS`, tried f
 
 - `nasbench201.parquet`: NAS-Bench-201 / NATS-tss (Dong and Yang 2020, https://arxiv.org/abs/2001.00326), percent;
 - `nasbench101_slice.parquet`: NAS-Bench-101 (Ying et al. 2019, https://arxiv.org/abs/1902.09635), fractions;
-- the flat layout, named columns as parquet or CSV: see `data` and `flat`.
+- the flat layout, named columns as parquet, CSV or JSON lines: see `data` and `flat`.
 """
 
 import csv
@@ -20,7 +20,7 @@ from jaxtyping import Float64
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
-from bench.tables import flat, official201
+from bench.tables import flat, jsonl, official201
 from bench.tables.data import MEAN, Measurement, Slot, TableData, check
 
 Unit = Literal["fraction", "percent"]
@@ -133,7 +133,7 @@ def sha256(path: Path) -> str:
 
 
 def read_columns(path: Path) -> pa.Table:
-    """Read a parquet or CSV file, told apart by content."""
+    """Read a parquet, CSV or JSON lines file, told apart by content."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file at {path}")
     with path.open("rb") as file:
@@ -141,6 +141,8 @@ def read_columns(path: Path) -> pa.Table:
     if magic == b"ARROW1":
         raise ValueError(f"{path} is an Arrow file already; export it first to import it elsewhere")
     try:
+        if jsonl.begins(magic):
+            return jsonl.read(path)
         return parquet.read_table(path) if magic[:4] == b"PAR1" else _read_csv(path)
     except (pa.ArrowException, UnicodeDecodeError, OSError, StopIteration, csv.Error) as error:
         raise ValueError(f"{path} is neither parquet nor CSV that can be read: {error}") from error

@@ -16,10 +16,11 @@ import hashlib
 import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, BinaryIO, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
 from bench import pickles
 from bench.tables.data import TableData
@@ -30,6 +31,9 @@ Report = Callable[[int, int], None]
 META, MEMBER = "meta.pickle.pbz2", re.compile(r"\d{6}\.pickle\.pbz2")
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """The first pickle of a file by torch before 1.6: its magic number."""
+
+TORCH_MEMBER = "/data.pkl"
+"""Where torch keeps the content since then, behind the name of the archive; the first member of the zip."""
 
 ONE = pickles.Limits(nbytes=32 << 20, operations=2_000_000)
 """Of one architecture, or of the list of cells. The official ones take 0.3 and 1.4 MB, 50,000 operations."""
@@ -71,8 +75,8 @@ def is_pickle(path: Path) -> bool:
 
 def is_torch(path: Path) -> bool:
     """Return whether torch wrote this, then or now."""
-    head = _head(path, len(LEGACY_TORCH))
-    return head == LEGACY_TORCH or (head[:4] == b"PK\x03\x04" and _torch_member(path) is not None)
+    head = _head(path, 300)
+    return head.startswith(LEGACY_TORCH) or (head[:4] == b"PK\x03\x04" and TORCH_MEMBER.encode() in head)
 
 
 def _begins_a_pickle(head: bytes) -> bool:
@@ -84,14 +88,6 @@ def _head(path: Path, length: int) -> bytes:
         return b""
     with path.open("rb") as file:
         return file.read(length)
-
-
-def _torch_member(path: Path) -> str | None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
-    except zipfile.BadZipFile:
-        return None
 
 
 def read_folder(path: Path, report: Report) -> TableData:
@@ -117,14 +113,15 @@ def read_tar(path: Path, report: Report) -> TableData:
                 name = Path(member.name).name
                 if member.isfile() and (name == META or MEMBER.fullmatch(name)):
                     content = archive.extractfile(member)
-                    collected.member(name, cast(BinaryIO, content))
-                report(min(member.offset_data + member.size, size), size)
+                    collected.member(name, cast(pickles.Source, content))
+                report(member.offset_data, size)
     except tarfile.TarError as error:
         raise ValueError(f"{path} is a damaged or truncated tar: {error}") from error
     with path.open("rb") as file:
         file.seek(max(0, size - 1024))
         if file.read().strip(b"\0"):
             raise ValueError(f"{path} is truncated at byte {size}: expected a tar to end with 1,024 zero bytes")
+    report(size, size)
     return collected.table(None)
 
 
@@ -151,24 +148,35 @@ def read_pickle(path: Path, report: Report) -> TableData:
 
 def read_torch(path: Path, report: Report) -> TableData:
     """Read a file that torch wrote, without torch."""
-    collected = _Collected(path.name)
+    collected, size = _Collected(path.name), path.stat().st_size
     with path.open("rb") as file:
-        counted = _Counted(file, lambda: report(file.tell(), path.stat().st_size))
-        if file.read(2) == b"PK":
-            with zipfile.ZipFile(file) as archive, archive.open(cast(str, _torch_member(path))) as member:
-                collected.whole(_Counted(member, counted.tell))
+        counted = _Counted(file, lambda: report(file.tell(), size))
+        if _head(path, 2) == b"PK":
+            _read_zip(collected, file, counted.tell)
         else:
-            file.seek(0)
             for part in ("magic number", "protocol version", "sizes"):
                 pickles.read_next(file, f"{path.name}, {part}", pickles.CONTAINERS, limits=pickles.Limits(1 << 20, 1000))
             collected.next_of_several(counted)
+    report(size, size)
     return collected.table(None, _published(path))
+
+
+def _read_zip(collected: "_Collected", file: IO[bytes], tell: Callable[[], None]) -> None:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            name = next((name for name in archive.namelist() if name.endswith(TORCH_MEMBER)), None)
+            if name is None:
+                raise ValueError(f"{collected.name}: expected a member that ends with {TORCH_MEMBER}, found none")
+            with archive.open(name) as member:
+                collected.whole(_Counted(member, tell))
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"{collected.name} is a damaged or truncated file of torch: {error}") from error
 
 
 class _Counted:
     """A stream that says how far it is, and stops where a bomb would go on."""
 
-    def __init__(self, stream: IO[bytes], tell: Callable[[], None]) -> None:
+    def __init__(self, stream: pickles.SeekableSource, tell: Callable[[], None]) -> None:
         self.stream, self.tell, self.nbytes = stream, tell, 0
 
     def read(self, size: int) -> bytes:
@@ -210,10 +218,10 @@ class _Collected:
         self.cells: list[Any] | None = None
         self.evaluated: int | None = None
 
-    def member(self, name: str, file: BinaryIO) -> None:
+    def member(self, name: str, file: pickles.Source) -> None:
         """Read one bzip2-ed file of a folder."""
         place, before = f"{self.name}/{name}", len(self.results.keys)
-        with bz2.open(file) as unpacked:
+        with bz2.open(cast(IO[bytes], file)) as unpacked:
             self._read(pickles.read, unpacked, place)
         added = list(self.results.keys)[before:]
         if added != ([] if name == META else [int(name[:6])]):
@@ -230,7 +238,7 @@ class _Collected:
     def _read(self, read: Callable[..., Any], stream: pickles.Source, place: str) -> None:
         try:
             self._listed(read(stream, place, pickles.NUMBERS, self.results.take, ONE))
-        except (OSError, zipfile.BadZipFile) as error:
+        except OSError as error:
             raise ValueError(f"{place} is damaged: {error}") from error
 
     def _listed(self, content: Any) -> None:

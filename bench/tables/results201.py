@@ -125,7 +125,7 @@ class Results:
             found = [_Result(result, dataset) for (name, _), result in results.items() if name == dataset]
             seconds = [one.seconds() for one in found]
             for target in targets if found else ():
-                self._scalar(f"{target}/params", index, round(found[0].number("params") * 1e6))
+                self._scalar(f"{target}/params", index, float(round(found[0].number("params") * 1e6)))
                 self._scalar(f"{target}/flops", index, found[0].number("flop") * 1e6)
                 if None not in seconds:
                     mean = sum(filter(None, seconds)) / len(seconds)
@@ -212,7 +212,7 @@ class _Result:
         value = self.content.get(field)
         if not isinstance(value, float | int) or not 0 <= value < np.inf:
             raise ValueError(f"{self.name}: expected {field} as a number, got {value!r:.60}")
-        return value
+        return float(value)
 
 
 def _check_name(index: int, name: Any) -> None:
