@@ -87,6 +87,7 @@ def _text(value: Any, path: Path, number: int, name: str) -> str | None:
 def _number(value: Any, path: Path, number: int, name: str) -> float:
     if value is None:
         return math.nan
-    if isinstance(value, float) or (type(value) is int and abs(value) < 2**53):
+    whole = type(value) is int and abs(value) < 2**53
+    if whole or (isinstance(value, float) and math.isfinite(value)):
         return float(value)
     raise ValueError(f"{path}, line {number}: expected a number for {name!r}, got {value!r:.60}")
