@@ -304,9 +304,9 @@ def _truth(request: Request, space: Space, preset: Preset) -> Truth | None:
 def given_table(name: str, space: Space) -> Path:
     """Return the table of `--table`, imported if it is not one of ours."""
     path = Path(name)
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"expected a table at --table, found no file {path}")
-    if path.suffix == ".arrow":
+    if path.suffix == ".arrow" and not catalog.holds(path, space.name):
         return path
     return catalog.imported(path, space.name, catalog.default_cache(), space.multiplicities)
 

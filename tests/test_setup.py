@@ -214,7 +214,7 @@ def test_the_table_facts_are_those_of_the_table(tmp_path: Path) -> None:
     facts = setup.table_facts(prepared(tmp_path, "--table", str(path)).truth)
     assert facts is not None
     data = load(path)
-    means = {slot.split: values.values.mean(1) for slot, values in data.measurements.items()}
+    means = {slot.what: values.values.mean(1) for slot, values in data.measurements.items()}
     share = data.multiplicities / data.multiplicities.sum()
     assert facts["optimum"] == pytest.approx({split: values.max() for split, values in means.items()})
     assert facts["random_cell"] == pytest.approx({split: (values * share).sum() for split, values in means.items()})

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.tables import Measurement, Slot, Table, TableData, load, write
-from bench.tables.arrow import key_digest, mapped
+from bench.tables import keys as table_keys
+from bench.tables.arrow import mapped
 from bench.tables.data import content_digest, flat_numbers
 
 VAL, TEST = Slot("toy", "val", 10), Slot("toy", "test", 10)
@@ -88,8 +89,7 @@ def test_the_largest_budget_is_the_default(path: Path) -> None:
 
 
 def test_keys_that_share_a_digest_are_told_apart_by_their_text(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("arrow", "table"):
-        monkeypatch.setattr(f"bench.tables.{module}.key_digest", lambda key: np.uint64(5))
+    monkeypatch.setattr(table_keys, "digest", lambda key: np.uint64(5))
     write(path, toy())
     table = Table.open(path, "toy")
     entries = [table.query(key) for key in ("a", "c")]
@@ -130,8 +130,8 @@ def test_means_without_runs_report_the_runs_behind_them(path: Path) -> None:
 
 def test_numbers_are_views_into_the_mapped_file(path: Path) -> None:
     table = Table.open(path, "toy")
-    for values in (table._digests, table._val, table._test, table._params):
-        assert values is not None
+    assert table._params is not None
+    for values in (table._keys._digests, table._val.stored, table._test.stored, table._params.stored):
         assert not values.flags.writeable
         owner = values
         while isinstance(owner.base, np.ndarray):
@@ -141,10 +141,10 @@ def test_numbers_are_views_into_the_mapped_file(path: Path) -> None:
 
 def test_a_change_of_the_file_in_place_is_seen_through_the_map(path: Path) -> None:
     table = Table.open(path, "toy")
-    place = path.read_bytes().index(np.float64(0.375).tobytes())
+    place = path.read_bytes().index(np.uint16([2496, 3744]).tobytes())  # of 9,984 images
     with path.open("r+b") as file:
-        file.seek(place)
-        file.write(np.float64(0.875).tobytes())
+        file.seek(place + 2)
+        file.write(np.uint16(8736).tobytes())
     entry = table.query("c")
     assert entry is not None
     assert entry.test == (0.25, 0.875)
@@ -156,7 +156,7 @@ def test_rows_are_sorted_by_the_documented_digest(path: Path) -> None:
     assert digests == sorted(digests)
     expected = [int(hashlib.md5(key.encode()).hexdigest()[:16], 16) for key in batch.column("key").to_pylist()]
     assert digests == expected
-    assert key_digest("a") == 0x0CC175B9C0F1B6A8
+    assert table_keys.digest("a") == 0x0CC175B9C0F1B6A8
 
 
 def test_a_replaced_file_does_not_disturb_an_open_table(path: Path) -> None:
@@ -232,15 +232,15 @@ def test_other_files_are_refused(path: Path) -> None:
 
 def test_another_format_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.tables.arrow.FORMAT", 99)
-    with pytest.raises(ValueError, match="has format 1, expected 99"):
+    with pytest.raises(ValueError, match="has format 2, expected 99"):
         Table.open(path, "toy")
 
 
 def test_a_changed_number_is_found_when_the_whole_table_is_read(path: Path) -> None:
     content = path.read_bytes()
-    number = np.float64(0.375).tobytes()
-    assert content.count(number) == 1
-    path.write_bytes(content.replace(number, np.float64(0.376).tobytes()))
+    runs = np.uint16([2496, 3744]).tobytes()
+    assert content.count(runs) == 1
+    path.write_bytes(content.replace(runs, np.uint16([2496, 3745]).tobytes()))
     with pytest.raises(ValueError, match=r"toy\.arrow is damaged: expected content"):
         load(path)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench.tables.data import TableData, flat_numbers
+from bench.tables.data import TableData, columns
 
 
 def differences(one: TableData, other: TableData, tolerance: float = 0.0, examples: int = 3) -> list[str]:
@@ -18,14 +18,14 @@ def differences(one: TableData, other: TableData, tolerance: float = 0.0, exampl
     """
     found = _fields(one, other)
     found += _missing("rows", one.keys, other.keys, examples)
-    columns_a, columns_b = flat_numbers(one), flat_numbers(other)
+    columns_a, columns_b = columns(one), columns(other)
     found += _missing("columns", list(columns_a), list(columns_b), examples)
     place = {key: row for row, key in enumerate(other.keys)}
     rows_a = [row for row, key in enumerate(one.keys) if key in place]
     rows_b = [place[one.keys[row]] for row in rows_a]
     keys = [one.keys[row] for row in rows_a]
     for name in sorted(columns_a.keys() & columns_b.keys()):
-        found += _apart(name, keys, columns_a[name][rows_a], columns_b[name][rows_b], tolerance, examples)
+        found += _apart(name, keys, columns_a[name]()[rows_a], columns_b[name]()[rows_b], tolerance, examples)
     texts = [(key, one.cells[a], other.cells[b]) for key, a, b in zip(keys, rows_a, rows_b, strict=True)]
     wrong = [text for text in texts if text[1] != text[2]]
     return found + _listed("cell", len(texts), [f"{key}: A {a!r}, B {b!r}" for key, a, b in wrong], examples)

@@ -23,10 +23,8 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from bench import pickles
-from bench.tables.data import TableData
+from bench.tables.data import Report, TableData
 from bench.tables.results201 import ARCHITECTURES, FAMILIES, Results
-
-Report = Callable[[int, int], None]
 
 META, MEMBER = "meta.pickle.pbz2", re.compile(r"\d{6}\.pickle\.pbz2")
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."

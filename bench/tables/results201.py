@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-from bench.tables.data import Measurement, Slot, Split, TableData
+from bench.tables.data import SPLITS, Measurement, Quantity, Slot, TableData
 
 ARCHITECTURES = 15_625
 FAMILIES = {"12": "NATS-Bench topology", "200": "NATS-Bench topology", "less": "NAS-Bench-201", "full": "NAS-Bench-201"}
@@ -36,7 +36,7 @@ class _Set(NamedTuple):
 
     name: str
     images: int
-    targets: tuple[tuple[str, Split], ...]
+    targets: tuple[tuple[str, Quantity], ...]
 
 
 _SETS: Mapping[str, tuple[_Set, ...]] = {
@@ -115,8 +115,8 @@ class Results:
                 accuracy = round(images) / one.images
             else:
                 self.inexact += len(one.targets)
-            for target, split in one.targets:
-                columns = self._accuracies.setdefault(Slot(target, split, result.epochs), {})
+            for target, what in one.targets:
+                columns = self._accuracies.setdefault(Slot(target, what, result.epochs), {})
                 columns.setdefault(seed, _empty())[index] = accuracy
 
     def _costs(self, index: int, results: dict[Any, Any]) -> None:
@@ -229,15 +229,15 @@ def _paired(found: Mapping[Slot, Measurement]) -> tuple[dict[Slot, Measurement],
     """Leave out what has only one of validation and test, and say how much that is."""
     kept, notes = {}, []
     for dataset, budget in sorted({(slot.dataset, slot.budget) for slot in found}):
-        of = {split: found.get(Slot(dataset, split, budget)) for split in ("train", "val", "test")}
+        of = {what: found.get(Slot(dataset, what, budget)) for what in SPLITS.values()}
         val, test = (m.present() if (m := of[s]) is not None else np.array([False]) for s in ("val", "test"))
         both = val & test
         if lonely := int((val ^ test).sum()):
             notes.append(f"{lonely} architectures have only one of val and test of {dataset} at {budget} epochs: left out")
-        for split, measurement in of.items():
+        for what, measurement in of.items():
             if measurement is not None and both.any():
                 values = np.where(both[:, None], measurement.values, np.nan)
-                kept[Slot(dataset, split, budget)] = Measurement(values, measurement.runs)
+                kept[Slot(dataset, what, budget)] = Measurement(values, measurement.runs)
     return kept, tuple(notes)
 
 

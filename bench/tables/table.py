@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bench.tables.arrow import budgets, column, key_digest, mapped
-from bench.tables.data import N_RUNS, Slot
+from bench.tables.arrow import budgets, column, mapped, packed
+from bench.tables.data import N_RUNS, TIME, Slot
+from bench.tables.keys import Keys
+from bench.tables.packing import Packed
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class TableEntry:
         n_runs: runs behind `test_mean`.
         budget: training epochs.
         params: weights, None where unknown.
-        train_time_s: seconds of the whole training, None where unknown.
+        train_time_s: seconds of the whole training, a mean over the stored runs; None where unknown.
     """
 
     key: str
@@ -85,15 +87,15 @@ class Table:
         self.dataset = dataset
         self.budget = budget
         self._metadata = metadata
-        self._digests = column(batch, "digest")
-        self._keys = batch.column("key")
+        self._keys = Keys(batch)
         self._multiplicities = column(batch, "multiplicity")
-        self._val = column(batch, Slot(dataset, "val", budget).name)
-        self._test = column(batch, Slot(dataset, "test", budget).name)
-        self._n_runs = _optional(batch, f"{Slot(dataset, 'test', budget).name}/{N_RUNS}")
-        self._params = _optional(batch, f"{dataset}/params", "params")
-        self._flops = _optional(batch, f"{dataset}/flops", "flops")
-        self._train_time_s = _optional(batch, f"{dataset}/train_time_s/{budget}")
+        self._val = packed(batch, metadata, Slot(dataset, "val", budget).name)
+        self._test = packed(batch, metadata, Slot(dataset, "test", budget).name)
+        n_runs = f"{Slot(dataset, 'test', budget).name}/{N_RUNS}"
+        self._n_runs = column(batch, n_runs) if n_runs in batch.schema.names else None
+        self._params = _optional(batch, metadata, f"{dataset}/params", "params")
+        self._flops = _optional(batch, metadata, f"{dataset}/flops", "flops")
+        self._train_time_s = _optional(batch, metadata, Slot(dataset, TIME, budget).name)
 
     @classmethod
     def open(cls, path: Path, dataset: str, budget: int | None = None) -> "Table":
@@ -108,10 +110,10 @@ class Table:
 
     def query(self, key: str) -> TableEntry | None:
         """Return the entry of a key, None when the table does not have it."""
-        row = self._row(key)
-        if row is None or not (test := _finite(self._test[row].tolist())):
+        row = self._keys.find(key)
+        if row is None or not (test := self._test.row(row)):
             return None
-        val = _finite(self._val[row].tolist())
+        val = self._val.row(row)
         params = _at(self._params, row)
         return TableEntry(
             key=key,
@@ -154,29 +156,21 @@ class Table:
 
     def _means(self) -> tuple[np.ndarray, list[float], list[float]]:
         """Return the stored rows, and their mean accuracies over runs, validation and test."""
-        rows = np.flatnonzero(~np.isnan(self._test).all(axis=1))
-        val, test = ([_mean(_finite(runs)) for runs in values[rows].tolist()] for values in (self._val, self._test))
-        return rows, val, test
+        test = self._test.numbers()
+        rows = np.flatnonzero(~np.isnan(test).all(axis=1))
+        val_mean, test_mean = (
+            [_mean(_finite(runs)) for runs in values[rows].tolist()] for values in (self._val.numbers(), test)
+        )
+        return rows, val_mean, test_mean
 
     def _best(self, rows: np.ndarray, means: list[float]) -> tuple[str, ...]:
         best = max(means)
-        return tuple(
-            sorted(self._keys[int(row)].as_py() for row, mean in zip(rows, means, strict=True) if mean == best)
-        )
-
-    def _row(self, key: str) -> int | None:
-        digest = key_digest(key)
-        for row in range(int(self._digests.searchsorted(digest)), len(self._digests)):
-            if self._digests[row] != digest:
-                return None
-            if self._keys[row].as_py() == key:
-                return row
-        return None
+        return tuple(sorted(self._keys[int(row)] for row, mean in zip(rows, means, strict=True) if mean == best))
 
 
-def _optional(batch: pa.RecordBatch, *names: str) -> np.ndarray | None:
+def _optional(batch: pa.RecordBatch, metadata: dict[str, Any], *names: str) -> Packed | None:
     """Return the first of the columns that the file has."""
-    return next((column(batch, name) for name in names if name in batch.schema.names), None)
+    return next((packed(batch, metadata, name) for name in names if name in batch.schema.names), None)
 
 
 def _finite(runs: Iterable[float]) -> tuple[float, ...]:
@@ -188,6 +182,7 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def _at(values: np.ndarray | None, row: int) -> float | None:
-    value = math.nan if values is None else float(values[row])
-    return None if math.isnan(value) else value
+def _at(values: Packed | None, row: int) -> float | None:
+    """Return the number of a row, a mean over its runs where there are several; None where there is none."""
+    found = () if values is None else values.row(row)
+    return _mean(found) if found else None

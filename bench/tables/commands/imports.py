@@ -2,18 +2,22 @@
 
 import argparse
 import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench.tables.arrow import write
 from bench.tables.catalog import default_cache
 from bench.tables.commands import FOUND, Command
 from bench.tables.flat import export
-from bench.tables.forms import import_table, space_of
+from bench.tables.forms import PARTS, import_table, space_of
+
+PROGRESS_EVERY_S = 5.0
 
 
 def _import_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, help="nasbench201.parquet, nasbench101_slice.parquet, or named columns")
-    parser.add_argument("--space", help="s1, s2, s3, nb201, …; needed where the file does not say it")
+    parser.add_argument("file", type=Path, help="a file or folder in one of the forms of docs/tables.md")
+    parser.add_argument("--space", help="s1, s2, s3, nb201, …; where the file does not say it, or for a part of it")
     parser.add_argument("--out", type=Path, help="default: tables/<space>.arrow in the user's cache folder")
     parser.add_argument("--unit", choices=("fraction", "percent"), default="fraction", help="of named columns")
 
@@ -22,14 +26,38 @@ def _import(chosen: argparse.Namespace) -> int:
     name = chosen.space or space_of(chosen.file)
     if name is None:
         raise ValueError(f"{chosen.file} does not say which space it is of; name it with --space")
-    import bench.spaces  # imports torch, which the other commands do not need
-
-    space = bench.spaces.get(name)
-    data = import_table(chosen.file, name, space.multiplicities(), space.size(), chosen.unit)
+    data = import_table(chosen.file, name, *_encodings(name), chosen.unit, _Progress())
     out = chosen.out or default_cache() / "tables" / f"{name}.arrow"
     write(out, data)
     sys.stdout.write(f"{len(data.keys)} cells of {name} in {out}\n")
+    for note in data.provenance:
+        sys.stdout.write(f"note: {note}\n")
     return FOUND
+
+
+def _encodings(name: str) -> tuple[Mapping[str, int], int | None]:
+    """Return the keys of a space with their multiplicities, and the number of encodings; nothing for a whole one."""
+    if name in PARTS:
+        return {}, None
+    import bench.spaces  # imports torch, which the other commands do not need
+
+    space = bench.spaces.get(name)
+    return space.multiplicities(), space.size()
+
+
+class _Progress:
+    """Writes every few seconds how much is read and how long the rest will take."""
+
+    def __init__(self) -> None:
+        self.start = self.last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self.last >= PROGRESS_EVERY_S and done:
+            left = (now - self.start) * (total - done) / done
+            sys.stdout.write(f"{done / total:.0%} read  {left:.0f} s left\n")
+            sys.stdout.flush()
+            self.last = now
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:

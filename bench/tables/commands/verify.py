@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.tables.arrow import load
 from bench.tables.commands import Command
 from bench.tables.compare import differences
-from bench.tables.data import flat_numbers
+from bench.tables.data import columns
 
 EQUAL, DIFFERENT = 0, 1
 """Exit codes."""
@@ -39,7 +39,7 @@ def _verify(chosen: argparse.Namespace) -> int:
     if found:
         return DIFFERENT
     within = f" within {chosen.tolerance:g}" if chosen.tolerance else ""
-    sys.stdout.write(f"equal{within}: {len(one.keys)} rows, {len(flat_numbers(one))} columns of numbers\n")
+    sys.stdout.write(f"equal{within}: {len(one.keys)} rows, {len(columns(one))} columns of numbers\n")
     return EQUAL
 
 
