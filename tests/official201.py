@@ -1,4 +1,4 @@
-"""Files in the layouts that NAS-Bench-201 and NATS-Bench's topology space were published in, with numbers of our own."""
+"""Files in the layouts that NAS-Bench-201 and NATS-Bench were published in, with numbers of our own."""
 
 import bz2
 import io
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 CELLS = [
@@ -24,7 +23,7 @@ SETS = {
     "ImageNet16-120": {"train": 151_700, "ori-test": 6_000, "x-valid": 3_000, "x-test": 3_000},
 }
 SEEDS = {12: {"cifar10-valid": (111, 777), "cifar10": (111,), "cifar100": (111,), "ImageNet16-120": (111,)}}
-SEEDS[200] = {name: (777, 888, 999) for name in SETS}
+SEEDS[200] = dict.fromkeys(SETS, (777, 888, 999))
 BRIEF = {12: {"cifar10": (111,), "cifar10-valid": (777, 111)}, 200: {"cifar10": (888,), "cifar10-valid": (888,)}}
 Seeds = Mapping[int, Mapping[str, Sequence[int]]]
 
@@ -128,5 +127,7 @@ def write_tar(path: Path, found: Mapping[str, bytes], folder: str = "NATS-tss-v1
 
 def write_torch(path: Path, content: object, now: bool) -> Path:
     """As torch writes it now, or as it did when the benchmark was published."""
+    import torch
+
     torch.save(content, path, _use_new_zipfile_serialization=now)
     return path

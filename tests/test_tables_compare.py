@@ -108,7 +108,9 @@ def test_the_command_says_equal_different_and_wrong(tmp_path: Path, capsys: pyte
     assert main(["verify", a, b]) == 0
     assert capsys.readouterr().out == "equal: 3 rows, 6 columns of numbers\n"
     assert main(["verify", a, c]) == 1
-    assert capsys.readouterr().out.startswith("toy/val/10/7: 1 of 3 common rows differ; largest difference 0.001\n    c:")
+    assert capsys.readouterr().out.startswith(
+        "toy/val/10/7: 1 of 3 common rows differ; largest difference 0.001\n    c:"
+    )
     assert main(["verify", a, c, "--rows", "0"]) == 1
     assert capsys.readouterr().out == "toy/val/10/7: 1 of 3 common rows differ; largest difference 0.001\n"
     assert main(["verify", a, c, "--tolerance", "0.01"]) == 0

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests import official201 as official
+from tests.official201 import BRIEF, CELLS, NATS, NB201
 
 from bench import pickles
 from bench.tables import Slot, Table, TableData, write
@@ -21,8 +23,6 @@ from bench.tables import official201 as importer
 from bench.tables.data import content_digest
 from bench.tables.forms import file_form, import_table, space_of
 from bench.tables.results201 import shortfall
-from tests import official201 as official
-from tests.official201 import BRIEF, CELLS, NATS, NB201
 
 INDICES, CELLS_HERE = (3, 7, 39), 40
 ROOT = Path(os.environ.get("NAS_STABILITY_DATA", "/nonexistent"))
@@ -268,17 +268,17 @@ def result(content: dict) -> dict:
 WRONG: dict[str, Callable[[dict], object]] = {
     "expected an architecture's index from 0 to 39, got 40": lambda c: c["12"].update(arch_index=40),
     r"architecture 5: expected \|op~0\|\+.* got '\|none~0\|'": lambda c: c["12"].update(arch_str="|none~0|"),
-    "architecture 5: expected a dataset of cifar10-valid, .* and a seed, got 'x'": lambda c: c["12"]["all_results"].update(
-        x={}
-    ),
+    "architecture 5: expected a dataset of cifar10-valid, .* and a seed, got 'x'": lambda c: c["12"][
+        "all_results"
+    ].update(x={}),
     "architecture 5: expected results of every dataset": lambda c: c["12"].update(all_results=[]),
     "architecture 5, cifar10, seed 888: expected a result with its number of epochs": lambda c: result(c).pop("epochs"),
-    "architecture 5, cifar10, seed 888: expected eval_acc1es after every epoch, got NoneType": lambda c: result(c).update(
-        eval_acc1es=None
-    ),
-    "architecture 5, cifar10, seed 888: expected train in percent, got 101.0": lambda c: result(c)["train_acc1es"].update(
-        {199: 101.0}
-    ),
+    "architecture 5, cifar10, seed 888: expected eval_acc1es after every epoch, got NoneType": lambda c: result(
+        c
+    ).update(eval_acc1es=None),
+    "architecture 5, cifar10, seed 888: expected train in percent, got 101.0": lambda c: result(c)[
+        "train_acc1es"
+    ].update({199: 101.0}),
     "cifar10-valid: expected params as a number, got None": lambda c: c["12"]["all_results"][
         "cifar10-valid", 777
     ].update(params=None),
@@ -307,7 +307,7 @@ def test_the_list_of_cells_must_agree(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"x\.pickle: architecture 1 is \|none~0\|.*, the list of cells says '\|none"):
         imported(path)
     path.write_bytes(pickle.dumps(official.whole([1], NATS) | {"meta_archs": CELLS[:9]}))
-    with pytest.raises(ValueError, match="expected meta_archs to list 40 cells, got 9"):
+    with pytest.raises(ValueError, match="expected meta_archs to list 40 cells as text, got 9"):
         imported(path)
 
 
@@ -321,7 +321,9 @@ def test_fewer_architectures_than_promised_are_an_error(tmp_path: Path) -> None:
 def test_another_pickle_and_a_mixed_one_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.pickle"
     path.write_bytes(pickle.dumps({"labels": [1, 2]}))
-    with pytest.raises(ValueError, match=r"x\.pickle: expected architectures of NAS-Bench-201 or NATS-Bench's topology"):
+    with pytest.raises(
+        ValueError, match=r"x\.pickle: expected architectures of NAS-Bench-201 or NATS-Bench's topology"
+    ):
         imported(path)
     mixed = {1: official.architecture(1, NATS), 2: official.architecture(2, NB201)}
     path.write_bytes(pickle.dumps({"arch2infos": mixed}))
@@ -345,9 +347,7 @@ class Shell:
 
 
 @every_form
-def test_a_file_that_would_run_something_is_refused(
-    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_would_run_something_is_refused(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(official, "architecture", lambda *_: {"12": Shell(), "200": Shell()})
     with pytest.raises(ValueError, match=r"names \w+\.system, which is not plain data: nothing was run"):
@@ -387,6 +387,15 @@ def test_a_truncated_member_of_a_folder_is_named(tmp_path: Path) -> None:
             imported(path)
 
 
+def content_or_sentence(path: Path) -> str | None:
+    """What is wrong with a file, in words; anything but ValueError is not caught."""
+    try:
+        imported(path)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(draw=st.data())
 def test_damage_is_a_table_or_a_sentence(draw: st.DataObject, tmp_path: Path) -> None:
@@ -396,10 +405,8 @@ def test_damage_is_a_table_or_a_sentence(draw: st.DataObject, tmp_path: Path) ->
     junk = draw.draw(st.binary(min_size=1, max_size=3))
     path = tmp_path / "x.pickle"
     path.write_bytes(raw[:place] + junk + raw[place + len(junk) :])
-    try:
-        imported(path)
-    except ValueError as error:
-        assert "x.pickle" in str(error)
+    wrong = content_or_sentence(path)
+    assert wrong is None or "x.pickle" in wrong
 
 
 @pytest.mark.parametrize("content", [b"", b"BZh9junk", b"PK\x03\x04junk", b"\x80", b"x" * 600, bz2.compress(b"text")])
@@ -417,7 +424,9 @@ def test_a_bomb_in_a_member_stops_at_the_limit(tmp_path: Path, monkeypatch: pyte
     bomb = bz2.compress(b"\x80\x04" + b"\x8e" + (1 << 22).to_bytes(8, "little") + bytes(1 << 22) + b"N.")
     assert len(bomb) < 4096
     (path / "000001.pickle.pbz2").write_bytes(bomb)
-    with pytest.raises(ValueError, match=r"f/000001\.pickle\.pbz2.*4,194,304 bytes in one value, expected at most 1,048,576"):
+    with pytest.raises(
+        ValueError, match=r"f/000001\.pickle\.pbz2.*4,194,304 bytes in one value, expected at most 1,048,576"
+    ):
         imported(path)
     monkeypatch.setattr(importer, "UNPACKED_BYTES", 1 << 20)
     monkeypatch.setattr(importer, "ONE", pickles.Limits(nbytes=1 << 30))
@@ -451,7 +460,7 @@ def test_the_real_architectures_agree_with_the_table_made_elsewhere() -> None:
             assert mine.runs == other.runs
             np.testing.assert_array_equal(mine.values, other.values[rows])
         else:
-            np.testing.assert_allclose(mine.values.mean(1), other.values[rows, 0], rtol=0, atol=1e-8, err_msg=slot.name)
+            np.testing.assert_allclose(mine.values.mean(1), other.values[rows, 0], rtol=0, atol=1e-7, err_msg=slot.name)
     for name, values in theirs.scalars.items():
         np.testing.assert_allclose(ours.scalars[name], values[rows], rtol=1e-12, err_msg=name)
 

@@ -50,12 +50,10 @@ def _missing(what: str, one: Sequence[str], other: Sequence[str], examples: int)
     return found
 
 
-def _apart(  # noqa: PLR0913, PLR0917 - a column of two tables
-    name: str, keys: Sequence[str], a: np.ndarray, b: np.ndarray, tolerance: float, examples: int
-) -> list[str]:
+def _apart(name: str, keys: Sequence[str], a: np.ndarray, b: np.ndarray, tolerance: float, examples: int) -> list[str]:
     both = ~np.isnan(a) & ~np.isnan(b)
     wrong = np.flatnonzero((np.isnan(a) != np.isnan(b)) | (both & (np.abs(a - b) > tolerance)))
-    lines = [f"{keys[row]}: A {_spelt(float(a[row]))}, B {_spelt(float(b[row]))}" for row in wrong]
+    lines = [f"{keys[row]}: A {_spelt(float(a[row]))}, B {_spelt(float(b[row]))}" for row in wrong.tolist()]
     found = _listed(name, len(keys), lines, examples)
     apart = np.abs(a - b)[both]
     return [f"{line}; largest difference {apart.max():g}" if apart.size else line for line in found[:1]] + found[1:]

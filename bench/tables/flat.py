@@ -1,4 +1,4 @@
-"""The flat layout of `data` as parquet, CSV or JSON lines: what users bring with named columns, and what `export` writes."""
+"""The flat layout of `data` as parquet, CSV or JSON lines: what users bring, and what `export` writes."""
 
 import json
 import re

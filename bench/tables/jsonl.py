@@ -61,7 +61,9 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 row = json.loads(line, object_pairs_hook=_once, parse_constant=_refuse)
             except (ValueError, RecursionError) as error:
-                raise ValueError(f"{path}, line {number}: expected one JSON object, got {line[:60]!r}: {error}") from error
+                raise ValueError(
+                    f"{path}, line {number}: expected one JSON object, got {line[:60]!r}: {error}"
+                ) from error
             if not isinstance(row, dict):
                 raise ValueError(f"{path}, line {number}: expected a JSON object of named columns, got {line[:60]!r}")
             yield number, row

@@ -57,7 +57,7 @@ def is_tar(path: Path) -> bool:
 
 
 def is_compressed_pickle(path: Path) -> bool:
-    if not _head(path, 3) == b"BZh":
+    if _head(path, 3) != b"BZh":
         return False
     try:
         with bz2.open(path) as file:
@@ -153,7 +153,9 @@ def read_torch(path: Path, report: Report) -> TableData:
             _read_zip(collected, file, counted.tell)
         else:
             for part in ("magic number", "protocol version", "sizes"):
-                pickles.read_next(file, f"{path.name}, {part}", pickles.CONTAINERS, limits=pickles.Limits(1 << 20, 1000))
+                pickles.read_next(
+                    file, f"{path.name}, {part}", pickles.CONTAINERS, limits=pickles.Limits(1 << 20, 1000)
+                )
             collected.next_of_several(counted)
     report(size, size)
     return collected.table(None, _published(path))
@@ -213,7 +215,7 @@ class _Collected:
 
     def __init__(self, name: str) -> None:
         self.name, self.results = name, Results()
-        self.cells: list[Any] | None = None
+        self.cells: list[str] | None = None
         self.evaluated: int | None = None
 
     def member(self, name: str, file: pickles.Source) -> None:
@@ -244,9 +246,9 @@ class _Collected:
         if not isinstance(content, dict) or "meta_archs" not in content:
             return
         cells, evaluated = content["meta_archs"], content.get("evaluated_indexes")
-        if not isinstance(cells, list) or len(cells) != ARCHITECTURES:
+        if not isinstance(cells, list) or len(cells) != ARCHITECTURES or set(map(type, cells)) != {str}:
             count = len(cells) if isinstance(cells, list) else type(cells).__name__
-            raise ValueError(f"{self.name}: expected meta_archs to list {ARCHITECTURES} cells, got {count}")
+            raise ValueError(f"{self.name}: expected meta_archs to list {ARCHITECTURES} cells as text, got {count}")
         self.cells = cells
         self.evaluated = len(evaluated) if isinstance(evaluated, list | set) and evaluated else None
 

@@ -90,9 +90,9 @@ class Results:
     def _training(self, length: str, info: dict[Any, Any]) -> None:
         index, key, results = info.get("arch_index"), info.get("arch_str"), info["all_results"]
         if type(index) is not int or not 0 <= index < ARCHITECTURES:
-            raise ValueError(f"expected an architecture's index from 0 to {ARCHITECTURES - 1}, got {index!r:.60}")
+            raise ValueError(f"expected an architecture's index from 0 to {ARCHITECTURES - 1}, got {_said(index)}")
         if type(key) is not str or not _KEY.fullmatch(key):
-            raise ValueError(f"architecture {index}: expected |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, got {key!r:.60}")
+            raise ValueError(f"architecture {index}: expected |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, got {_said(key)}")
         if (index, length) in self._read or self.keys.get(index, key) != key:
             raise ValueError(f"architecture {index} stands in the file twice")
         if not isinstance(results, dict):
@@ -102,10 +102,11 @@ class Results:
         self.families[FAMILIES[length]] += 1
         for name, result in results.items():
             _check_name(index, name)
-            self._result(index, *name, _Result(result, f"architecture {index}, {name[0]}, seed {name[1]}"))
+            self._result(index, name, _Result(result, f"architecture {index}, {name[0]}, seed {name[1]}"))
         self._costs(index, results)
 
-    def _result(self, index: int, dataset: str, seed: int, result: "_Result") -> None:
+    def _result(self, index: int, name: tuple[str, int], result: "_Result") -> None:
+        dataset, seed = name
         for one in _SETS[dataset]:
             accuracy = result.accuracy(one.name)
             if accuracy is None:
@@ -138,13 +139,18 @@ class Results:
         """Return what was collected as a table."""
         rows = sorted(self.keys)
         if not rows:
-            raise ValueError(f"{name}: expected architectures of NAS-Bench-201 or NATS-Bench's topology space, got none")
+            raise ValueError(
+                f"{name}: expected architectures of NAS-Bench-201 or NATS-Bench's topology space, got none"
+            )
         if len(self.families) > 1:
-            raise ValueError(f"{name} mixes {' and '.join(sorted(self.families))}, whose numbers are different versions")
+            raise ValueError(
+                f"{name} mixes {' and '.join(sorted(self.families))}, whose numbers are different versions"
+            )
         measurements, unpaired = _paired(
             {
                 slot: Measurement(
-                    np.stack([columns[seed][rows] for seed in sorted(columns)], axis=1), tuple(map(str, sorted(columns)))
+                    np.stack([columns[seed][rows] for seed in sorted(columns)], axis=1),
+                    tuple(map(str, sorted(columns))),
                 )
                 for slot, columns in self._accuracies.items()
             }
@@ -196,7 +202,7 @@ class _Result:
             raise ValueError(f"{self.name}: expected {curve} after every epoch, got {type(values).__name__}")
         value = values.get(last)
         if value is not None and not (isinstance(value, float | int) and 0 <= value <= 100):
-            raise ValueError(f"{self.name}: expected {images} in percent, got {value!r:.60}")
+            raise ValueError(f"{self.name}: expected {images} in percent, got {_said(value)}")
         return None if value is None else value / 100
 
     def seconds(self) -> float | None:
@@ -211,14 +217,21 @@ class _Result:
     def number(self, field: str) -> float:
         value = self.content.get(field)
         if not isinstance(value, float | int) or not 0 <= value < np.inf:
-            raise ValueError(f"{self.name}: expected {field} as a number, got {value!r:.60}")
+            raise ValueError(f"{self.name}: expected {field} as a number, got {_said(value)}")
         return float(value)
 
 
 def _check_name(index: int, name: Any) -> None:
     plain = type(name) is tuple and len(name) == 2 and type(name[1]) is int and type(name[0]) is str
     if not plain or name[0] not in _SETS:
-        raise ValueError(f"architecture {index}: expected a dataset of {', '.join(_SETS)} and a seed, got {name!r:.60}")
+        raise ValueError(
+            f"architecture {index}: expected a dataset of {', '.join(_SETS)} and a seed, got {_said(name)}"
+        )
+
+
+def _said(value: Any) -> str:
+    """Return a value in at most 60 characters; of a container only its kind, which may be deep."""
+    return f"{value!r:.60}" if isinstance(value, str | int | float | bytes | None) else f"a {type(value).__name__}"
 
 
 def _empty() -> Column:
@@ -233,7 +246,9 @@ def _paired(found: Mapping[Slot, Measurement]) -> tuple[dict[Slot, Measurement],
         val, test = (m.present() if (m := of[s]) is not None else np.array([False]) for s in ("val", "test"))
         both = val & test
         if lonely := int((val ^ test).sum()):
-            notes.append(f"{lonely} architectures have only one of val and test of {dataset} at {budget} epochs: left out")
+            notes.append(
+                f"{lonely} architectures have only one of val and test of {dataset} at {budget} epochs: left out"
+            )
         for what, measurement in of.items():
             if measurement is not None and both.any():
                 values = np.where(both[:, None], measurement.values, np.nan)
