@@ -268,3 +268,11 @@ def test_damage_is_content_or_a_sentence(place: int, junk: bytes) -> None:
 def test_any_program_is_content_or_a_sentence(opcodes: list[bytes]) -> None:
     wrong = content_or_sentence(b"\x80\x02" + b"".join(opcodes) + b".")
     assert wrong is None or wrong.startswith("a file")
+
+
+def test_runs_memoized_out_of_order_are_read_one_by_one() -> None:
+    pairs = [
+        b"X\x01\0\0\0" + text + b"r" + entry.to_bytes(4, "little") + b"G?\xf0" + bytes(6)
+        for text, entry in ((b"a", 5), (b"b", 9))
+    ]
+    assert loaded(b"\x80\x02](}(" + b"".join(pairs) + b"uj\x09\0\0\0e.") == [{"a": 1.0, "b": 1.0}, "b"]
