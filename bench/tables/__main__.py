@@ -8,10 +8,20 @@ from bench.command import WRONG, Parser
 from bench.tables.commands.building import BUILD
 from bench.tables.commands.imports import EXPORT, IMPORT
 from bench.tables.commands.info import INFO
+from bench.tables.commands.measure import MEASURE, SAMPLE
 from bench.tables.commands.query import QUERY
 from bench.tables.commands.verify import VERIFY
 
-COMMANDS = {"import": IMPORT, "build": BUILD, "info": INFO, "query": QUERY, "verify": VERIFY, "export": EXPORT}
+COMMANDS = {
+    "import": IMPORT,
+    "build": BUILD,
+    "info": INFO,
+    "query": QUERY,
+    "verify": VERIFY,
+    "export": EXPORT,
+    "sample": SAMPLE,
+    "measure": MEASURE,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,8 +18,7 @@ encodings of the space, source, provenance and the digest of the content.
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,8 @@ import numpy as np
 import pyarrow as pa
 
 from bench.tables import keys
-from bench.tables.cells101 import Cells
-from bench.tables.data import N_RUNS, Measurement, Measurements, Slot, TableData, check, content_digest, in_order
+from bench.tables.cells101 import Cells, words
+from bench.tables.data import N_RUNS, Held, Measurement, Measurements, Slot, TableData, check, content_digest, in_order
 from bench.tables.packing import Packed, pack
 
 FORMAT = 2
@@ -130,26 +129,32 @@ def load(path: Path) -> TableData:
 
 
 def _data(batch: pa.RecordBatch, metadata: dict[str, Any]) -> TableData:
-    made = {slot: partial(_measurement, batch, metadata, slot, runs) for slot, runs in slots(metadata).items()}
+    held = {slot: _held(batch, metadata, slot, runs) for slot, runs in slots(metadata).items()}
     return TableData(
         keys=keys.Keys(batch).all(),
         cells=_cells(batch),
         multiplicities=column(batch, "multiplicity").astype(np.int64),
-        measurements=Measurements(made),
+        measurements=Measurements(held),
         scalars={name: packed(batch, metadata, name).numbers() for name in metadata["scalars"]},
         **loose(metadata),
     )
 
 
-def _measurement(batch: pa.RecordBatch, metadata: dict[str, Any], slot: Slot, runs: tuple[str, ...]) -> Measurement:
+def _held(batch: pa.RecordBatch, metadata: dict[str, Any], slot: Slot, runs: tuple[str, ...]) -> Held:
     n_runs = f"{slot.name}/{N_RUNS}"
     counts = column(batch, n_runs).astype(np.int64) if n_runs in batch.schema.names else None
-    return Measurement(packed(batch, metadata, slot.name).numbers(), runs, counts)
+    return Held(packed(batch, metadata, slot.name), runs, counts)
 
 
 def _cells(batch: pa.RecordBatch) -> Sequence[str]:
-    cells = batch.column("cell")
-    return Cells(column(batch, "cell")) if pa.types.is_uint32(cells.type) else tuple(cells.to_pylist())
+    stored = batch.column("cell")
+    return Cells(column(batch, "cell")) if pa.types.is_uint32(stored.type) else tuple(stored.to_pylist())
+
+
+def cell(batch: pa.RecordBatch, row: int) -> str:
+    """Return the cell of a row in words."""
+    stored = batch.column("cell")[row].as_py()
+    return words(stored) if isinstance(stored, int) else stored
 
 
 def loose(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -186,14 +191,21 @@ def _batch(data: TableData) -> pa.RecordBatch:
     for name, values in sorted(data.scalars.items()):
         columns[name], per[name] = pack(values[order])
     for slot in in_order(data.measurements):
-        measurement = data.measurements[slot]
-        numbers, per[slot.name] = pack(measurement.values[order])
-        columns[slot.name] = pa.FixedSizeListArray.from_arrays(pa.array(numbers.ravel()), len(measurement.runs))
-        if measurement.n_runs is not None:
-            columns[f"{slot.name}/{N_RUNS}"] = pa.array(measurement.n_runs[order].astype(np.int32))
+        (numbers, per[slot.name]), runs, n_runs = _in_order(data.measurements, slot, order)
+        columns[slot.name] = pa.FixedSizeListArray.from_arrays(pa.array(numbers.ravel()), len(runs))
+        if n_runs is not None:
+            columns[f"{slot.name}/{N_RUNS}"] = pa.array(n_runs.astype(np.int32))
     described = describe(data) | {"per": {name: count for name, count in per.items() if count != 1}}
     metadata = {METADATA: json.dumps(described, sort_keys=True)}
     return pa.RecordBatch.from_pydict(columns).replace_schema_metadata(metadata)
+
+
+def _in_order(measurements: Mapping[Slot, Measurement], slot: Slot, order: np.ndarray) -> Held:
+    """Return a measurement packed; it is not copied where it lies packed and in order already."""
+    if isinstance(measurements, Measurements) and bool((order == np.arange(len(order))).all()):
+        return measurements.held[slot]
+    values, runs, n_runs = (getattr(measurements[slot], name) for name in ("values", "runs", "n_runs"))
+    return Held(pack(values[order]), runs, None if n_runs is None else n_runs[order])
 
 
 def _stored_cells(cells: Sequence[str], order: np.ndarray) -> pa.Array:

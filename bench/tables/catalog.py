@@ -81,14 +81,20 @@ def holds(table: Path, space: str) -> bool:
 
 def _source(space: str, dataset: str, root: Path, cache: Path) -> Path | None:
     for known in KNOWN:
-        if space in known.spaces and dataset in known.datasets and (path := root / known.name).is_file():
+        if (
+            space in {*known.spaces, known.whole}
+            and dataset in known.datasets
+            and (path := root / known.name).is_file()
+        ):
             return path if known.whole is None else imported(path, known.whole, cache, dict)
     embedded = EMBEDDED / f"{space}-{dataset}.parquet"
     return embedded if embedded.is_file() else None
 
 
 def imported(source: Path, space: str, cache: Path, space_keys: SpaceKeys) -> Path:
-    """Return the table made from a source, imported into the cache if it is not there yet."""
+    """Return the table made from a source, imported into the cache if need be; a table of the space is one already."""
+    if source.suffix == ".arrow" and mapped(source)[1]["space"] == space:
+        return source
     path = cache / "tables" / f"{space}-{source.stem}-{fingerprint(source)[:12]}-v{FORMAT}.arrow"
     if not path.is_file():
         log.info("reading %s once, into %s", source, path)

@@ -32,6 +32,15 @@ def words(cell: int) -> str:
     return f"{','.join(OPERATIONS[digit] for digit in digits if digit != ABSENT)}; {edges}"
 
 
+def spelt(text: str) -> tuple[str, str]:
+    """Return the adjacency matrix, row by row, and the operations of a cell in words."""
+    operations, _, edges = text.partition("; ")
+    size = 2 + len([name for name in operations.split(",") if name])
+    pairs = set(edges.split())
+    rows = ("".join(str(int(f"{i}-{j}" in pairs)) for j in range(size)) for i in range(size))
+    return "/".join(rows), operations
+
+
 class Cells(Sequence[str]):
     """Cells in words, made when they are asked for."""
 

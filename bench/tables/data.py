@@ -26,6 +26,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from bench.tables.packing import Packed
+
 Quantity = Literal["train", "val", "test", "train_time_s"]
 TIME: Quantity = "train_time_s"
 SPLITS: dict[str, Quantity] = {"train": "train", "val": "val", "test": "test"}
@@ -94,20 +96,29 @@ class Measurement:
         return ~np.isnan(self.values).all(axis=1)
 
 
-class Measurements(Mapping[Slot, Measurement]):
-    """Measurements that are made when they are asked for, and not kept: they need not all fit in memory."""
+class Held(NamedTuple):
+    """A measurement as it is stored."""
 
-    def __init__(self, made: Mapping[Slot, Callable[[], Measurement]]) -> None:
-        self._made = dict(made)
+    packed: Packed
+    runs: tuple[str, ...]
+    n_runs: Int64[np.ndarray, " rows"] | None = None
+
+
+class Measurements(Mapping[Slot, Measurement]):
+    """Measurements that are unpacked when they are asked for, and not kept: all of them need not fit in memory."""
+
+    def __init__(self, held: Mapping[Slot, Held]) -> None:
+        self.held = dict(held)
 
     def __getitem__(self, slot: Slot) -> Measurement:
-        return self._made[slot]()
+        packed, runs, n_runs = self.held[slot]
+        return Measurement(packed.numbers(), runs, n_runs)
 
     def __iter__(self) -> Iterator[Slot]:
-        return iter(self._made)
+        return iter(self.held)
 
     def __len__(self) -> int:
-        return len(self._made)
+        return len(self.held)
 
 
 @dataclass(frozen=True)

@@ -3,36 +3,28 @@
 Source: Ying et al. (2019), NAS-Bench-101: Towards Reproducible Neural Architecture Search,
 https://arxiv.org/abs/1902.09635; the layout is that of https://github.com/google-research/nasbench.
 
-A record is one training, as JSON: [hash of the cell, epochs, adjacency matrix row by row as digits, operations by
-comma, `ModelMetrics` in base64]. The metrics hold three evaluations: before training (left out here), halfway and at
-the end. Trainings of one cell and budget are runs 0, 1, 2 in the order of the file. Memory grows with the number of
-cells only.
+A record is one training (`record101`). Trainings of one cell and budget are runs 0, 1, 2 in the order of the file; what
+was measured before training is left out. Memory grows with the number of cells, whatever the file's size.
 """
 
-import binascii
 import hashlib
-import json
-import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
 
 from bench.tables import tfrecord
-from bench.tables.cells101 import NAMES, VERTICES, Cells, number
-from bench.tables.data import TIME, Measurement, Measurements, Quantity, Report, Slot, TableData
+from bench.tables.cells101 import Cells
+from bench.tables.data import TIME, Held, Measurements, Quantity, Report, Slot, TableData
 from bench.tables.keys import HEXADECIMAL
-from bench.tables.metrics101 import Evaluation, Metrics, parse
 from bench.tables.packing import Packed, pack
+from bench.tables.record101 import BUDGETS, Training, training
 
 SPACE = "nb101"
 CELLS = 423_624
-BUDGETS = (4, 12, 36, 108)
 RUNS = ("0", "1", "2")
 IMAGES = 9_984
 """Behind every accuracy: 39 batches of 256."""
@@ -41,7 +33,7 @@ PUBLISHED = {
     "3d64db8180fb1b0207212f9032205064312b6907a3bbc81eabea10db2f5c7e9c": "nasbench_full.tfrecord",
 }
 DATASET = "cifar10"
-WHATS: tuple[Quantity, ...] = (TIME, "train", "val", "test")
+SPLITS: tuple[Quantity, ...] = ("train", "val", "test")
 BLOCK = 8_192
 """Trainings that are set down at once."""
 
@@ -60,7 +52,7 @@ def read(path: Path, report: Report) -> TableData:
     digest, total, rows = hashlib.sha256(), path.stat().st_size, _Rows()
     for count, record in enumerate(tfrecord.records(path, digest.update)):
         try:
-            rows.add(_training(record.data))
+            rows.add(training(record.data))
         except ValueError as error:
             raise ValueError(f"{path}, record {count} at byte {record.offset}: {error}") from error
         if count % BLOCK == 0:
@@ -68,34 +60,12 @@ def read(path: Path, report: Report) -> TableData:
     return rows.table(digest.hexdigest())
 
 
-class _Training(NamedTuple):
-    key: str
-    budget: int
-    adjacency: str
-    operations: str
-    metrics: Metrics
+class _Odd(NamedTuple):
+    """Accuracies that are no counts of images, as float32: none in the published files as far as is known."""
 
-
-def _training(data: bytes) -> _Training:
-    try:
-        row = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"expected JSON, got {data[:40]!r} ({error})") from error
-    match row:
-        case [str(key), int(budget), str(adjacency), str(operations), str(metrics)] if budget in BUDGETS:
-            return _Training(key, budget, adjacency, operations, parse(_decoded(metrics)))
-    raise ValueError(
-        f"expected a list of hash, epochs ({', '.join(map(str, BUDGETS))}), adjacency, operations and metrics, "
-        f"got {str(row)[:80]}"
-    )
-
-
-def _decoded(metrics: str) -> bytes:
-    """Return the bytes of base64, with or without line ends."""
-    try:
-        return binascii.a2b_base64(metrics.replace("\n", ""), strict_mode=True)
-    except ValueError as error:
-        raise ValueError(f"expected metrics in base64, got {metrics[:20]!r} ({error})") from error
+    places: np.ndarray
+    columns: np.ndarray
+    values: np.ndarray
 
 
 class _Rows:
@@ -106,80 +76,106 @@ class _Rows:
         self._cells = np.zeros(CELLS, dtype=np.uint32)
         self._params = np.zeros(CELLS, dtype=np.uint32)
         self._runs = {budget: bytearray(CELLS) for budget in BUDGETS}
-        self._values: dict[int, np.ndarray] = {}
+        self._seconds: dict[int, np.ndarray] = {}
+        self._counts: dict[int, np.ndarray] = {}
+        self._odd: dict[int, list[_Odd]] = {budget: [] for budget in BUDGETS}
         self._waiting: dict[int, list[tuple[float, ...]]] = {budget: [] for budget in BUDGETS}
         self._other_params = self._rounded = 0
 
-    def add(self, training: _Training) -> None:
-        """Take a training in.
-
-        Raises:
-            ValueError: it is not one of NAS-Bench-101, or one too many.
-        """
-        halfway, end = _halfway_and_end(training.metrics.evaluations)
+    def add(self, training: Training) -> None:
+        """Take a training in; ValueError: it is one too many, or its cell is none."""
         row = self._rows.get(training.key)
         if row is None:
             row = self._new(training)
-        self._other_params += int(self._params[row]) != training.metrics.params
+        self._other_params += int(self._params[row]) != training.params
         runs = self._runs[training.budget]
         if runs[row] == len(RUNS):
             raise ValueError(
                 f"expected {len(RUNS)} trainings of cell {training.key} at {training.budget} epochs, got another one"
             )
         waiting = self._waiting[training.budget]
-        waiting.append((row * len(RUNS) + runs[row], *halfway[1:], *end[1:]))
+        place = row * len(RUNS) + runs[row]
+        waiting.append(
+            (place, training.halfway.train_time_s, training.end.train_time_s, *training.halfway[2:], *training.end[2:])
+        )
         runs[row] += 1
         if len(waiting) == BLOCK:
             self._set_down(training.budget)
 
-    def _new(self, training: _Training) -> int:
+    def _new(self, training: Training) -> int:
         row = len(self._rows)
         if not HEXADECIMAL.fullmatch(training.key):
             raise ValueError(f"expected a hash of 32 hexadecimal digits, got {training.key!r}")
         if row == CELLS:
             raise ValueError(f"expected {CELLS:,} cells, got another one, {training.key}")
-        self._cells[row] = _cell(training.adjacency, training.operations)
-        self._params[row] = training.metrics.params
+        self._cells[row] = training.cell()
+        self._params[row] = training.params
         self._rows[training.key] = row
         return row
 
     def _set_down(self, budget: int) -> None:
         """Move the waiting trainings into place; what the file holds is float32 in double fields."""
         block, self._waiting[budget] = np.array(self._waiting[budget]), []
-        narrow = block[:, 1:].astype(np.float32)
-        self._rounded += int((narrow != block[:, 1:]).sum())
-        if budget not in self._values:  # pages that no cell touches take no memory
-            self._values[budget] = np.zeros((CELLS * len(RUNS), 2 * len(WHATS)), dtype=np.float32)
-        self._values[budget][block[:, 0].astype(np.int64)] = narrow
+        narrow = block.astype(np.float32)
+        self._rounded += int((narrow[:, 1:] != block[:, 1:]).sum())
+        if budget not in self._counts:  # pages that no cell touches take no memory
+            self._seconds[budget] = np.zeros((CELLS * len(RUNS), 2), dtype=np.float32)
+            self._counts[budget] = np.zeros((CELLS * len(RUNS), 2 * len(SPLITS)), dtype=np.uint16)
+        places = block[:, 0].astype(np.int64)
+        accuracies = narrow[:, 3:]
+        counts = np.rint(accuracies * np.float64(IMAGES))
+        self._seconds[budget][places] = narrow[:, 1:3]
+        self._counts[budget][places] = counts
+        rows, columns = np.nonzero((counts / IMAGES).astype(np.float32) != accuracies)
+        if rows.size:
+            self._odd[budget].append(_Odd(places[rows], columns, accuracies[rows, columns]))
 
     def table(self, sha256: str) -> TableData:
         """Return all of it; nothing can be added any more."""
         for budget in [budget for budget, waiting in self._waiting.items() if waiting]:
             self._set_down(budget)
-        keys = tuple(self._rows)
+        keys = tuple(sorted(self._rows))
+        order = np.array([self._rows[key] for key in keys], dtype=np.int64)
         self._rows.clear()
         notes = [*_origin(sha256), *self._remarks(len(keys))]
-        made: dict[Slot, Callable[[], Measurement]] = {}
-        for budget in sorted(self._values):
-            made |= _measured(budget, self._values.pop(budget), self._runs[budget][: len(keys)])
+        held: dict[Slot, Held] = {}
+        for budget in sorted(self._counts):
+            held |= self._held(budget, order)
         return TableData(
             space=SPACE,
             keys=keys,
-            cells=Cells(self._cells[: len(keys)]),
+            cells=Cells(self._cells[order]),
             multiplicities=np.ones(len(keys), dtype=np.int64),
-            measurements=Measurements(made),
-            scalars={"params": self._params[: len(keys)].astype(np.float64)},
+            measurements=Measurements(held),
+            scalars={"params": self._params[order].astype(np.float64)},
             total_encodings=CELLS,
             source="NAS-Bench-101",
             source_sha256=sha256,
             provenance=tuple(notes),
         )
 
+    def _held(self, budget: int, order: np.ndarray) -> dict[Slot, Held]:
+        """Return the measurements of one budget, of half its epochs and of its end, rows in an order; forget them."""
+        held = {}
+        missing = np.arange(len(RUNS)) >= np.frombuffer(self._runs[budget], np.uint8)[order, None]
+        seconds = self._seconds.pop(budget).reshape(CELLS, len(RUNS), -1)
+        counts = self._counts.pop(budget)
+        for column, epoch in enumerate((budget // 2, None)):
+            times = np.where(missing, np.nan, seconds[order, :, column])
+            held[Slot(DATASET, TIME, budget, epoch)] = Held(pack(times.astype(np.float64)), RUNS)
+        for column, (epoch, split) in enumerate(product((budget // 2, None), SPLITS)):
+            packed = Packed(counts[:, column].reshape(CELLS, -1)[order], IMAGES)
+            packed.stored[missing] = np.iinfo(np.uint16).max
+            odd = [_Odd(*(part[one.columns == column] for part in one)) for one in self._odd[budget]]
+            whole = _patched(packed, odd, order) if any(one.places.size for one in odd) else packed
+            held[Slot(DATASET, split, budget, epoch)] = Held(whole, RUNS)
+        return held
+
     def _remarks(self, cells: int) -> Iterator[str]:
         """Yield what is missing from a whole benchmark, and what is not as expected in the rest."""
         if cells < CELLS:
             yield f"expected {CELLS:,} cells, got {cells:,}"
-        for budget in sorted(self._values):
+        for budget in sorted(self._counts):
             counts = Counter(self._runs[budget][:cells])
             short = {runs: counts[runs] for runs in range(len(RUNS)) if counts[runs]}
             if short:
@@ -199,56 +195,11 @@ def _origin(sha256: str) -> Iterator[str]:
         yield f"the sha256, {sha256[:8]}…, is not published: expected {known}"
 
 
-def _halfway_and_end(evaluations: Sequence[Evaluation]) -> tuple[Evaluation, Evaluation]:
-    """Return two of three evaluations, told apart by their epochs, in whatever unit."""
-    if len(evaluations) != 3:
-        raise ValueError(f"expected evaluations before, halfway and at the end, got {len(evaluations)}")
-    before, halfway, end = evaluations
-    if not (0 <= before.epoch < halfway.epoch < end.epoch < math.inf and 0.45 < halfway.epoch / end.epoch < 0.55):
-        raise ValueError(
-            "expected evaluations before, halfway and at the end of a training, got the epochs "
-            f"{before.epoch:g}, {halfway.epoch:g} and {end.epoch:g}"
-        )
-    for found in (halfway, end):
-        if not (0 <= found.train <= 1 and 0 <= found.val <= 1 and 0 <= found.test <= 1):
-            raise ValueError(f"expected accuracies in [0, 1], got {found.train:g}, {found.val:g} and {found.test:g}")
-        if not 0 <= found.train_time_s < math.inf:
-            raise ValueError(f"expected seconds of training, 0 or more, got {found.train_time_s:g}")
-    return halfway, end
-
-
-def _cell(adjacency: str, operations: str) -> int:
-    """Return the number of a cell from its matrix, row by row, and its operations by comma."""
-    size, names = math.isqrt(len(adjacency)), operations.split(",")
-    pairs = [(i, j) for i in range(size) for j in range(i + 1, size) if adjacency[i * size + j] == "1"]
-    if not 2 <= size <= VERTICES or adjacency.count("0") + len(pairs) != size * size:
-        raise ValueError(
-            f"expected an upper triangular matrix of 0 and 1, of 2 to {VERTICES} vertices, got {adjacency[:49]!r}"
-        )
-    inner = [NAMES.get(name) for name in names[1:-1]]
-    known = [operation for operation in inner if operation is not None]
-    if (names[0], names[-1], len(known)) != ("input", "output", size - 2):
-        raise ValueError(f"expected input, {size - 2} of {', '.join(NAMES)}, and output, got {operations[:120]!r}")
-    return number(pairs, known)
-
-
-def _measured(budget: int, values: np.ndarray, runs: bytearray) -> dict[Slot, Callable[[], Measurement]]:
-    """Return the measurements of one budget: of half its epochs, and of its end."""
-    made: dict[Slot, Callable[[], Measurement]] = {}
-    missing = np.arange(len(RUNS)) >= np.frombuffer(runs, np.uint8)[:, None]
-    for column, (epoch, what) in enumerate(product((budget // 2, None), WHATS)):
-        numbers = values[: missing.size, column].astype(np.float64).reshape(missing.shape)
-        numbers[missing] = np.nan
-        packed = pack(numbers if what == TIME else _of_images(numbers))
-        made[Slot(DATASET, what, budget, epoch)] = partial(_measurement, packed)
-    return made
-
-
-def _measurement(packed: Packed) -> Measurement:
-    return Measurement(packed.numbers(), RUNS)
-
-
-def _of_images(numbers: Float64[np.ndarray, "rows runs"]) -> Float64[np.ndarray, "rows runs"]:
-    """Return counts of images over their number, where float32 of these is what the file has; else what it has."""
-    exact = np.rint(numbers * IMAGES) / IMAGES
-    return np.where(exact.astype(np.float32) == numbers, exact, numbers)
+def _patched(packed: Packed, odd: Sequence[_Odd], order: np.ndarray) -> Packed:
+    """Return a column with accuracies in it that are no counts."""
+    numbers, position = packed.numbers(), np.empty(CELLS, dtype=np.int64)
+    position[order] = np.arange(len(order))
+    for one in odd:
+        rows, runs = np.divmod(one.places, len(RUNS))
+        numbers[position[rows], runs] = one.values
+    return pack(numbers)

@@ -16,9 +16,12 @@ import numpy as np
 from bench.rng import numpy_stream
 from bench.spaces.graph101 import LABELS, graph_hash, prune
 from bench.tables.cells101 import NAMES, VERTICES
-from bench.tables.nasbench101 import BUDGETS, IMAGES, RUNS
+from bench.tables.nasbench101 import IMAGES, RUNS
+from bench.tables.record101 import BUDGETS
 from bench.tables.tfrecord import frame
 
+MOST_EDGES = 9
+"""Of a cell of the benchmark."""
 BLOCK = 4_096
 """Trainings drawn at once."""
 
@@ -68,11 +71,12 @@ def _drawn_cells(seed: int) -> Iterator[Cell]:
 
 
 def unhashed_cells(count: int, seed: int = 0) -> Iterator[Cell]:
-    """Yield cells of seven vertices under keys that are no hashes; as many different ones as asked for, quickly."""
+    """Yield cells of seven vertices and nine edges under keys that are no hashes; any number of them, quickly."""
     draw = numpy_stream(seed, "cells of NAS-Bench-101", 1)
-    names = np.array(list(NAMES))
+    names, others = np.array(list(NAMES)), np.flatnonzero(np.triu(np.ones((VERTICES, VERTICES)), 2))
     for number in range(count):
-        matrix = np.triu(draw.integers(0, 2, (VERTICES, VERTICES)), 1)
+        matrix = np.eye(VERTICES, k=1, dtype=np.int64)
+        matrix.flat[draw.choice(others, MOST_EDGES - VERTICES + 1, replace=False)] = 1
         operations = ",".join(("input", *names[draw.integers(0, len(names), VERTICES - 2)], "output"))
         yield Cell(f"{draw.integers(2**63):016x}{number:016x}", "".join(map(str, matrix.ravel().tolist())), operations)
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bench.tables.arrow import budgets, column, mapped, packed
-from bench.tables.data import N_RUNS, TIME, Slot
+from bench.tables.arrow import budgets, cell, column, mapped, packed, slots
+from bench.tables.data import MEAN, N_RUNS, TIME, Slot
 from bench.tables.keys import Keys
 from bench.tables.packing import Packed
 
@@ -26,6 +26,7 @@ class TableEntry:
         val: the stored runs; the mean alone where the table does not have the single runs.
         n_runs: runs behind `test_mean`.
         budget: training epochs.
+        epoch: None: at the end of the training; else accuracies and seconds of this epoch of it.
         params: weights, None where unknown.
         train_time_s: seconds of the whole training, a mean over the stored runs; None where unknown.
     """
@@ -40,6 +41,7 @@ class TableEntry:
     params: int | None
     flops: float | None
     train_time_s: float | None
+    epoch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,33 +82,39 @@ class Typical:
 
 
 class Table:
-    """One dataset at one budget of a mapped file; holds views, no copies."""
+    """One dataset at one budget of a mapped file; holds views, no copies.
 
-    def __init__(self, batch: pa.RecordBatch, metadata: dict[str, Any], dataset: str, budget: int) -> None:
+    Args:
+        end: which test accuracies are meant: dataset, budget, and the epoch if it is not the end of the training.
+    """
+
+    def __init__(self, batch: pa.RecordBatch, metadata: dict[str, Any], end: Slot) -> None:
         self.space: str = metadata["space"]
-        self.dataset = dataset
-        self.budget = budget
-        self._metadata = metadata
+        self.dataset, self.budget, self.epoch = end.dataset, end.budget, end.epoch
+        self._batch, self._metadata = batch, metadata
         self._keys = Keys(batch)
         self._multiplicities = column(batch, "multiplicity")
-        self._val = packed(batch, metadata, Slot(dataset, "val", budget).name)
-        self._test = packed(batch, metadata, Slot(dataset, "test", budget).name)
-        n_runs = f"{Slot(dataset, 'test', budget).name}/{N_RUNS}"
-        self._n_runs = column(batch, n_runs) if n_runs in batch.schema.names else None
-        self._params = _optional(batch, metadata, f"{dataset}/params", "params")
-        self._flops = _optional(batch, metadata, f"{dataset}/flops", "flops")
-        self._train_time_s = _optional(batch, metadata, Slot(dataset, TIME, budget).name)
+        self._val = packed(batch, metadata, end._replace(what="val").name)
+        self._test = packed(batch, metadata, end.name)
+        self._n_runs = column(batch, f"{end.name}/{N_RUNS}") if f"{end.name}/{N_RUNS}" in batch.schema.names else None
+        self._params = _optional(batch, metadata, f"{end.dataset}/params", "params")
+        self._flops = _optional(batch, metadata, f"{end.dataset}/flops", "flops")
+        self._train_time_s = _optional(batch, metadata, end._replace(what=TIME).name)
 
     @classmethod
-    def open(cls, path: Path, dataset: str, budget: int | None = None) -> "Table":
-        """Map a file; `budget` None is the largest stored for the dataset."""
+    def open(cls, path: Path, dataset: str, budget: int | None = None, epoch: int | None = None) -> "Table":
+        """Map a file; `budget` None is the largest stored for the dataset, `epoch` None the end of the training."""
         batch, metadata = mapped(path)
         stored = budgets(metadata)
         if dataset not in stored:
             raise ValueError(f"{path} has no dataset {dataset!r}; it has {', '.join(sorted(stored))}")
         if budget is not None and budget not in stored[dataset]:
             raise ValueError(f"{path} has no budget {budget} for {dataset}; it has {stored[dataset]}")
-        return cls(batch, metadata, dataset, max(stored[dataset]) if budget is None else budget)
+        end = Slot(dataset, "test", max(stored[dataset]) if budget is None else budget, epoch)
+        if epoch is not None and end not in slots(metadata):
+            known = [slot.epoch for slot in slots(metadata) if slot[:3] == end[:3] and slot.epoch is not None]
+            raise ValueError(f"{path} has no epoch {epoch} of {end.budget} for {dataset}; it has the end and {known}")
+        return cls(batch, metadata, end)
 
     def query(self, key: str) -> TableEntry | None:
         """Return the entry of a key, None when the table does not have it."""
@@ -126,7 +134,32 @@ class Table:
             params=None if params is None else round(params),
             flops=_at(self._flops, row),
             train_time_s=_at(self._train_time_s, row),
+            epoch=self.epoch,
         )
+
+    def runs(self, key: str) -> dict[str, dict[str, float | None]]:
+        """Return the single runs of a key by quantity and label, None where the table has no such run.
+
+        Quantities are train, val and test accuracies and train_time_s, those of them that the table has by runs.
+        """
+        row = self._keys.find(key)
+        if row is None:
+            return {}
+        found: dict[str, dict[str, float | None]] = {}
+        for slot, labels in slots(self._metadata).items():
+            if (slot.dataset, slot.budget, slot.epoch) == (
+                self.dataset,
+                self.budget,
+                self.epoch,
+            ) and MEAN not in labels:
+                numbers = packed(self._batch, self._metadata, slot.name).places(row)
+                found[slot.what] = dict(zip(labels, numbers, strict=True))
+        return found
+
+    def cell(self, key: str) -> str:
+        """Return the cell of a key in words, empty where the table does not have them."""
+        row = self._keys.find(key)
+        return "" if row is None else cell(self._batch, row)
 
     def reference(self) -> Reference:
         """Return optima, the mean random cell, and what the table covers."""
