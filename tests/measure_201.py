@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests import official201 as official
+from tests.official201 import CELLS, NATS, NB201
 
 from bench.tables.arrow import write
 from bench.tables.forms import file_form, import_table
 from bench.tables.table import Table
-from tests import official201 as official
-from tests.official201 import CELLS, NATS, NB201
 
 MARK, INDEX, FIRST = "@cell@", 15_000, 1_000
 """Stand for an architecture's cell and number in the template; the template's memo begins at FIRST."""
@@ -57,7 +57,9 @@ class Template:
         """The opcodes of an architecture whose first memo entry is `memo_size`."""
         raw = self.raw.copy()
         raw[self.floats] = (self.values * (1 - index / 40_000)).astype(">f8").view(np.uint8).reshape(-1, 8)
-        raw[self.memo] = (self.entries.astype(np.int64) + (memo_size - FIRST)).astype("<u4").view(np.uint8).reshape(-1, 4)
+        raw[self.memo] = (
+            (self.entries.astype(np.int64) + (memo_size - FIRST)).astype("<u4").view(np.uint8).reshape(-1, 4)
+        )
         raw[self.index] = np.frombuffer(index.to_bytes(2, "little"), np.uint8)
         text = raw.tobytes()
         for head in (b"X" + len(MARK).to_bytes(4, "little"), b"\x8c" + bytes([len(MARK)])):

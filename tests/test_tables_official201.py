@@ -18,7 +18,7 @@ from tests import official201 as official
 from tests.official201 import BRIEF, CELLS, NATS, NB201
 
 from bench import pickles
-from bench.tables import Slot, Table, TableData, write
+from bench.tables import Slot, Table, TableData, catalog, write
 from bench.tables import official201 as importer
 from bench.tables.data import content_digest
 from bench.tables.forms import file_form, import_table, space_of
@@ -339,6 +339,18 @@ def test_a_tar_with_a_place_outside_is_refused(tmp_path: Path) -> None:
         path = official.write_tar(tmp_path / "x.tar", official.members([1]), place)
         with pytest.raises(ValueError, match=rf"x\.tar has a member '{place}.*', which leaves its folder: not read"):
             imported(path)
+
+
+def test_a_published_name_in_the_data_folder_is_found_and_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder(tmp_path)
+    keys = dict.fromkeys(CELLS[:CELLS_HERE], 1)
+    found = catalog.find("nb201", "cifar10", tmp_path, tmp_path / "cache", lambda: keys)
+    assert found is not None
+    assert Table.open(found, "cifar10").query(CELLS[7]) is not None
+    monkeypatch.setattr(catalog, "import_table", None)
+    assert catalog.find("nb201", "cifar10-valid", tmp_path, tmp_path / "cache", lambda: keys) == found
 
 
 class Shell:
