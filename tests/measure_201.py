@@ -1,7 +1,8 @@
-"""What reading the official files of NAS-Bench-201 and NATS-Bench takes, on made-up files of their size.
+"""Made-up files as large as those NAS-Bench-201 and NATS-Bench were published in, and what reading them takes.
 
-    python -m tests.measure_201 FOLDER                       made-up files in FOLDER (7 GB), read, timed
-    python -m tests.measure_201 FOLDER --peers PYTHON        also nats-bench and nas-bench-201, in that interpreter
+    python -m tests.measure_201 FOLDER                     files of all 15,625 architectures in FOLDER (10 GB), timed
+    python -m tests.measure_201 FOLDER --compressed 1000   fewer in the bzip2-ed forms, which take longest to make
+    python -m tests.measure_201 FOLDER --peers PYTHON      also nats-bench and nas-bench-201, in that interpreter
 
 Numbers in the files are made up; sizes, fields, curves and the order of opcodes are those of the published files.
 """
@@ -9,12 +10,10 @@ Numbers in the files are made up; sizes, fields, curves and the order of opcodes
 import argparse
 import bz2
 import io
-import json
 import pickle
 import pickletools
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,6 @@ from typing import Any
 import numpy as np
 from tests import official201 as official
 from tests.official201 import CELLS, NATS, NB201
-
-from bench.tables.arrow import write
-from bench.tables.forms import file_form, import_table
-from bench.tables.table import Table
 
 MARK, INDEX, FIRST = "@cell@", 15_000, 1_000
 """Stand for an architecture's cell and number in the template; the template's memo begins at FIRST."""
@@ -81,7 +76,8 @@ def opcodes(value: Any, protocol: int, first: int) -> bytes:
 def whole(names: dict[str, int], protocol: int, count: int) -> Iterator[bytes]:
     """One pickle of `count` architectures, in pieces."""
     template, size = Template(names, protocol), 0
-    listed = [opcodes(part, protocol, FIRST) for part in ("meta_archs", CELLS, "arch2infos")]
+    parts = ("meta_archs", CELLS, "evaluated_indexes", list(range(count)), "arch2infos")
+    listed = [opcodes(part, protocol, FIRST) for part in parts]
     yield b"\x80" + bytes([protocol]) + b"}("
     for part in listed:
         shifted = bytearray(part)
@@ -131,72 +127,60 @@ def write_members(folder: Path, count: int) -> None:
         (folder / f"{index:06d}.pickle.pbz2").write_bytes(bz2.compress(raw))
 
 
-def memory_bytes(field: str) -> int:
-    """What Linux counts for this process: `VmRSS` now, `VmHWM` at most."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
-
-
-def measured(path: Path) -> dict[str, Any]:
-    """Read a file in this process; its peak of memory is counted from what the imports leave."""
-    file_form(path)
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-    before, start = memory_bytes("VmRSS"), time.process_time()
-    data = import_table(path, "nb201", {}, len(CELLS))
-    cpu_s, peak = time.process_time() - start, memory_bytes("VmHWM") - before
-    out = path.parent / f"{path.name}.arrow"
-    write(out, data)
-    start = time.perf_counter()
-    table = Table.open(out, "cifar10")
-    open_s, start = time.perf_counter() - start, time.perf_counter()
-    found = sum(table.query(key) is not None for key in data.keys)
-    query_s = (time.perf_counter() - start) / len(data.keys)
-    size = sum(one.stat().st_size for one in path.iterdir()) if path.is_dir() else path.stat().st_size
-    return {
-        "form": path.name, "rows": found, "file_MB": size / 1e6, "cpu_s": cpu_s, "peak_MB": peak / 1e6,
-        "table_MB": out.stat().st_size / 1e6, "open_ms": 1e3 * open_s, "query_us": 1e6 * query_s,
-    }  # fmt: skip
-
+MEMORY = """
+import sys, time
+from pathlib import Path
+def peak_MB():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 1024
+def forget_peak():
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak_MB()
+"""
 
 NATS_BENCH = """
-import resource, sys, time
 from nats_bench import create
 start = time.process_time()
 api = create(sys.argv[1], "tss", fast_mode=True, verbose=False)
 opened = time.process_time()
-indices = [int(name) for name in sys.argv[2].split(",")]
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for index in indices:
-    info = api.get_more_info(index, "cifar10", hp="200", is_random=False)
-first = time.process_time()
-for index in indices:
-    api.get_more_info(index, "cifar10", hp="200", is_random=False)
-again = time.process_time()
-grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 / len(indices)
-print(f"nats-bench: opens in {opened - start:.2f} CPU s, {1e3 * (first - opened) / len(indices):.1f} ms and {grown:.2f} "
-      f"MB an architecture, then {1e6 * (again - first) / len(indices):.0f} us a query")
+indices = [int(path.name[:6]) for path in Path(sys.argv[1]).glob("0*")][:100]
+before = forget_peak()
+def ask():
+    begin = time.process_time()
+    for index in indices:
+        api.get_more_info(index, "cifar10", hp="200", is_random=False)
+    return (time.process_time() - begin) / len(indices)
+first, grown, again = ask(), (peak_MB() - before) / len(indices), ask()
+print(f"nats-bench on {sys.argv[1]}: opens in {opened - start:.2f} CPU s; {1e3 * first:.1f} CPU ms and {grown:.2f} MB "
+      f"an architecture ({len(indices)} asked), then {1e6 * again:.0f} us a query")
 """
 
 NAS_BENCH_201 = """
-import contextlib, io, resource, sys, time, torch
+import contextlib, io, torch
 from nas_201_api import NASBench201API
 try:
     with contextlib.redirect_stdout(io.StringIO()):
         NASBench201API(sys.argv[1], verbose=False)
     print("nas-bench-201, given the path: starts")
 except Exception as error:
-    print(f"nas-bench-201, given the path: {type(error).__name__}: {str(error).splitlines()[0][:120]}")
-before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    print(f"nas-bench-201, given the path: {type(error).__name__}: {str(error).splitlines()[0][:60]}")
+before, start = forget_peak(), time.process_time()
 content = torch.load(sys.argv[1], weights_only=False)
-loaded = time.process_time()
+n, loaded = len(content["arch2infos"]), time.process_time()
 api = NASBench201API(content, verbose=False)
-built = time.process_time()
-grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-info = api.get_more_info(1, "cifar10", hp="200", is_random=False)
-n = len(content["arch2infos"])
-print(f"nas-bench-201, given the dict: {1e3 * (loaded - start) / n:.1f} ms to load and {1e3 * (built - loaded) / n:.1f} ms "
-      f"to build, {grown / n:.2f} MB an architecture")
+built, grown = time.process_time(), (peak_MB() - before) / n
+for index in range(n):
+    api.get_more_info(index, "cifar10", hp="200", is_random=False)
+asked = (time.process_time() - built) / n
+print(f"nas-bench-201, given the dict of {n} architectures: {1e3 * (loaded - start) / n:.1f} CPU ms to load, "
+      f"{1e3 * (built - loaded) / n:.1f} to build and {grown:.2f} MB an architecture, {1e6 * asked:.0f} us a query")
 """
+
+
+def run(*command: str | Path) -> None:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    sys.stdout.write(done.stdout or done.stderr[-300:])
+    sys.stdout.flush()
 
 
 def main() -> None:
@@ -205,11 +189,7 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, help="an interpreter that has nats-bench, nas-bench-201 and torch")
     parser.add_argument("--count", type=int, default=len(CELLS), help="architectures in the .pth")
     parser.add_argument("--compressed", type=int, default=len(CELLS), help="architectures in the bzip2-ed forms")
-    parser.add_argument("--read", action="store_true", help="only read and time FOLDER, a file or folder")
     chosen = parser.parse_args()
-    if chosen.read:
-        sys.stdout.write(json.dumps(measured(chosen.folder)) + "\n")
-        return
     folder: Path = chosen.folder
     folder.mkdir(exist_ok=True)
     names = ("NAS-Bench-201-v1_1-made-up.pth", "NATS-tss-simple", "NATS-tss-simple.tar", "NATS-tss.pickle.pbz2")
@@ -220,17 +200,13 @@ def main() -> None:
         write_members(members, chosen.compressed)
         official.write_tar(tar, {one.name: one.read_bytes() for one in sorted(members.iterdir())})
         write_single(single, chosen.compressed)
-    for path in (torch_file, members, tar, single):
-        command = [sys.executable, "-m", "tests.measure_201", str(path), "--read"]
-        sys.stdout.write(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        sys.stdout.flush()
+    run(sys.executable, "-m", "bench.tables", "measure", torch_file, members, tar, single)
     if chosen.peers:
         small = folder / "small.pth"
         write_torch(small, 200)
-        indices = ",".join(str(index) for index in range(min(100, chosen.compressed)))
-        for script, arguments in ((NATS_BENCH, (str(members), indices)), (NAS_BENCH_201, (str(small),))):
-            done = subprocess.run([chosen.peers, "-c", script, *arguments], capture_output=True, text=True, check=False)
-            sys.stdout.write(done.stdout or done.stderr[-300:])
+        run(sys.executable, "-m", "bench.tables", "measure", small)
+        run(chosen.peers, "-c", MEMORY + NATS_BENCH, members)
+        run(chosen.peers, "-c", MEMORY + NAS_BENCH_201, small)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,21 @@ class Memo:
                 return entry
         raise ValueError(f"refers to memo entry {index}, which is not there or was of something already taken")
 
+    def get_all(self, indices: list[int]) -> list[Any]:
+        """Return several entries; those that are one after the other in a run are taken at once."""
+        found: list[Any] = []
+        while len(found) < len(indices):
+            index, start = indices[len(found)], len(found)
+            place = bisect_right(self._starts, index) - 1
+            texts = self._entries[place] if place >= 0 else None
+            first = index - self._starts[place] if type(texts) is Run else 0
+            stretch = texts[first : first + len(indices) - start] if type(texts) is Run else ()
+            if stretch and indices[start : start + len(stretch)] == list(range(index, index + len(stretch))):
+                found += stretch
+            else:
+                found.append(self.get(index))
+        return found
+
     def forget(self, since: int) -> None:
         """Drop the lists and dictionaries from an index on; what cannot change, later ones may refer to."""
         place = bisect_left(self._starts, since)

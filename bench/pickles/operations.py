@@ -86,7 +86,7 @@ def _get(pattern: re.Pattern[bytes], layout: np.dtype[Any], size: int) -> Operat
         if pairs is None:
             machine.push(machine.memo.get(int.from_bytes(machine.take(size), "little")))
         else:
-            machine.push_pairs(list(map(machine.memo.get, pairs["key"].tolist())), pairs["value"])
+            machine.push_pairs(machine.memo.get_all(pairs["key"].tolist()), pairs["value"])
             _advance(machine, pairs)
 
     return get

@@ -80,8 +80,9 @@ class Results:
         Raises:
             ValueError: it is, and not as the benchmark's are.
         """
-        of_training = [one for one in content.values() if isinstance(one, dict) and "all_results" in one]
-        if not content or not set(content) <= set(FAMILIES) or len(of_training) < len(content):
+        if not content or not content.keys() <= FAMILIES.keys():
+            return False
+        if not all(isinstance(one, dict) and "all_results" in one for one in content.values()):
             return False
         for length, info in content.items():
             self._training(length, info)
