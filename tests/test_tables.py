@@ -1,4 +1,6 @@
+import contextlib
 import hashlib
+import io
 import string
 import subprocess
 import sys
@@ -8,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.tables import Measurement, Slot, Table, TableData, load, write
 from bench.tables import keys as table_keys
+from bench.tables.__main__ import main
 from bench.tables.arrow import mapped
 from bench.tables.data import content_digest, flat_numbers
 
@@ -226,7 +229,7 @@ def test_other_files_are_refused(path: Path) -> None:
     other = pa.table({"key": ["a"]})
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, other.schema) as writer:
         writer.write_table(other)
-    with pytest.raises(ValueError, match="not a benchmark table of this project"):
+    with pytest.raises(ValueError, match="not a benchmark table: it is an Arrow file of something else"):
         Table.open(path, "toy")
 
 
@@ -319,3 +322,75 @@ def test_importing_and_querying_loads_neither_torch_nor_pandas(path: Path) -> No
         "assert not {'torch', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_budget_that_was_only_measured_on_the_way_is_none(path: Path) -> None:
+    full = toy().measurements[VAL]
+    on_the_way = {slot._replace(budget=200, epoch=100): full for slot in (VAL, TEST)}
+    write(path, toy(measurements={**toy().measurements, **on_the_way}))
+    assert Table.open(path, "toy").budget == 10
+    with pytest.raises(ValueError, match=r"no budget 200 for toy; it has \[2, 10\]"):
+        Table.open(path, "toy", 200)
+
+
+def test_measurements_that_lie_packed_follow_their_keys(path: Path) -> None:
+    data = load(path)
+    turned = replace(data, keys=data.keys[::-1])
+    write(path.with_name("turned.arrow"), turned)
+    again = load(path.with_name("turned.arrow"))
+    for slot, measurement in data.measurements.items():
+        for row, key in enumerate(turned.keys):
+            found = again.measurements[slot].values[again.keys.index(key)]
+            np.testing.assert_array_equal(found, measurement.values[row])
+
+
+def test_hexadecimal_keys_are_found_by_both_halves(path: Path) -> None:
+    keys = ("0" * 32, "0" * 31 + "1", "f" * 32)
+    write(path, toy(keys=keys))
+    table = Table.open(path, "toy", 2)
+    entries = [table.query(key) for key in keys]
+    assert [round(entry.val_mean, 2) for entry in entries if entry] == [0.1, 0.25, 0.4]
+    for key in ("0" * 31 + "2", "F" * 32, "0" * 16, "f" * 33, "", "0" * 31 + "g"):
+        assert table.query(key) is None
+    assert Table.open(path, "toy", 2).reference().optimum_val_keys == ("f" * 32,)
+    assert load(path).keys == keys
+
+
+@pytest.mark.parametrize(
+    ("scalars", "wrong", "message"),
+    [
+        (
+            {},
+            [VAL._replace(epoch=10), TEST._replace(epoch=10)],
+            "before the end in <budget>@<epoch>, got toy/val/10@10",
+        ),
+        ({}, [Slot("toy", "train_time_s", 10)], "toy/train_time_s/10 holds -1, expected seconds, 0 or more"),
+        (
+            {"toy/train_time_s/10": np.zeros(3)},
+            [Slot("toy", "train_time_s", 10)],
+            "either of single runs or one number",
+        ),
+    ],
+)
+def test_times_and_epochs_are_checked(path: Path, scalars: dict, wrong: list[Slot], message: str) -> None:
+    values = Measurement(np.full((3, 1), -1.0 if "seconds" in message else 0.5), ("7",))
+    with pytest.raises(ValueError, match=message):
+        write(path, toy(scalars=scalars, measurements=toy().measurements | dict.fromkeys(wrong, values)))
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.integers(0, 2**20), flipped=st.integers(0, 255), also=st.integers(0, 2**20))
+def test_a_damaged_table_is_refused_or_has_all_its_numbers(path: Path, place: int, flipped: int, also: int) -> None:
+    """A byte changed at two places, or the file cut there; a query reads the header, `info` every number."""
+    write(path, toy())
+    content, before = bytearray(path.read_bytes()), load(path)
+    for where in (place, also):
+        content[where % len(content)] ^= flipped
+    path.write_bytes(content if flipped else content[: place % len(content)])
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
+        codes = main(["info", str(path)]), main(["query", str(path), "c"])
+    assert codes[0] in {0, 2}
+    assert codes[1] in {0, 1, 2}
+    assert said.getvalue().count("\n") == codes.count(2)
+    if codes[0] == 0:
+        assert same(load(path), before)

@@ -13,9 +13,11 @@ members cannot be mapped either).
     params, <dataset>/flops, …    numbers, see `data`
 
 One key of the schema's metadata holds the rest as JSON: format, space, runs of each list, what counts are counts of,
-encodings of the space, source, provenance and the digest of the content.
+encodings of the space, source, provenance and the digest of the content; another the digest of this header, checked at
+every opening. The numbers are checked against theirs where all of them are read: `info`, `import`.
 """
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +34,7 @@ from bench.tables.packing import Packed, pack
 
 FORMAT = 2
 METADATA = b"nas-stability.table"
+HEADER = b"nas-stability.header"
 
 _NUMBERS: dict[str, str] = {
     "float": "f4",
@@ -70,19 +73,22 @@ def mapped(path: Path) -> tuple[pa.RecordBatch, dict[str, Any]]:
         raise FileNotFoundError(f"there is no table at {path}")
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        metadata = _metadata(reader.schema)
-        if metadata is not None and metadata["format"] == FORMAT:
-            return reader.get_batch(0), metadata
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        text, header = ((reader.schema.metadata or {}).get(name) for name in (METADATA, HEADER))
+        if text is None:
+            raise ValueError("it is an Arrow file of something else")
+        if (found := json.loads(text)["format"]) != FORMAT:
+            raise ValueError(f"it has format {found}, expected {FORMAT}; import it again")
+        if header != _header(reader.schema, text):
+            raise ValueError("its header is not what was written")
+        return reader.get_batch(0), json.loads(text)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged or not a benchmark table: {error}") from error
-    if metadata is None:
-        raise ValueError(f"{path} is an Arrow file, but not a benchmark table of this project")
-    raise ValueError(f"{path} has format {metadata['format']}, expected {FORMAT}; import it again")
 
 
-def _metadata(schema: pa.Schema) -> dict[str, Any] | None:
-    text = (schema.metadata or {}).get(METADATA)
-    return None if text is None else json.loads(text)
+def _header(schema: pa.Schema, text: bytes) -> bytes:
+    """Return the digest of all that is needed to find the numbers."""
+    columns = "\n".join(f"{field.name}\t{field.type}" for field in schema)
+    return hashlib.sha256(columns.encode() + text).hexdigest().encode()
 
 
 def packed(batch: pa.RecordBatch, metadata: dict[str, Any], name: str) -> Packed:
@@ -196,8 +202,9 @@ def _batch(data: TableData) -> pa.RecordBatch:
         if n_runs is not None:
             columns[f"{slot.name}/{N_RUNS}"] = pa.array(n_runs.astype(np.int32))
     described = describe(data) | {"per": {name: count for name, count in per.items() if count != 1}}
-    metadata = {METADATA: json.dumps(described, sort_keys=True)}
-    return pa.RecordBatch.from_pydict(columns).replace_schema_metadata(metadata)
+    text = json.dumps(described, sort_keys=True).encode()
+    batch = pa.RecordBatch.from_pydict(columns)
+    return batch.replace_schema_metadata({METADATA: text, HEADER: _header(batch.schema, text)})
 
 
 def _in_order(measurements: Mapping[Slot, Measurement], slot: Slot, order: np.ndarray) -> Held:

@@ -1,7 +1,6 @@
 """`sample` and `measure`: made-up files in official layouts, and what it costs to read a file and to ask its table."""
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,16 @@ COLUMNS = ("form", "bytes", "rows", "CPU s", "peak MB", "table MB", "open ms", "
 
 WITHOUT_READING = "import sys, bench.tables.__main__\nif len(sys.argv) > 1: import bench.spaces"
 """What an import loads before it reads anything; a space needs the supernets' module."""
+
+
+LAUNCHER = """
+import resource, subprocess, sys
+code = subprocess.run([sys.executable, *sys.argv[1:]], stdout=subprocess.DEVNULL).returncode
+spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(spent.ru_utime + spent.ru_stime, spent.ru_maxrss * 1024)
+sys.exit(code)
+"""
+"""Runs Python in a process of its own: a process counts the memory of the one it was started from as its own."""
 
 
 class Cost(NamedTuple):
@@ -92,12 +101,11 @@ def _row(source: Path, space: str | None) -> list[str]:
 
 def _spent(arguments: Sequence[str]) -> Cost:
     """Run Python and return what it cost; what it says on stderr is passed on."""
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)  # wait4 is not Popen's own
-    if process.returncode != 0:
+    done = subprocess.run([sys.executable, "-c", LAUNCHER, *arguments], stdout=subprocess.PIPE, check=False)
+    if done.returncode != 0:
         raise ValueError(f"python {' '.join(arguments[:3])} failed; what it said stands above")
-    return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    cpu_s, peak_bytes = done.stdout.split()
+    return Cost(float(cpu_s), int(peak_bytes))
 
 
 def _spelt(table: Table, keys: Sequence[str]) -> Callable[[int], object]:
