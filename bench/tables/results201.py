@@ -12,6 +12,7 @@ every (dataset, seed), with the accuracies after every epoch in percent. The las
 | cifar100, imagenet16 | the whole training set | x-valid, half of the official test set | x-test, the other half |
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -130,7 +131,7 @@ class Results:
                 self._scalar(f"{target}/params", index, float(round(found[0].number("params") * 1e6)))
                 self._scalar(f"{target}/flops", index, found[0].number("flop") * 1e6)
                 if None not in seconds:
-                    mean = sum(filter(None, seconds)) / len(seconds)
+                    mean = math.fsum(filter(None, seconds)) / len(seconds)
                     self._scalar(f"{target}/train_time_s/{found[0].epochs}", index, mean)
 
     def _scalar(self, name: str, index: int, value: float) -> None:
