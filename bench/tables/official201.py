@@ -6,8 +6,8 @@
 - `NAS-Bench-201-v1_0-e61699.pth`, `-v1_1-096897.pth`: one pickle of all as torch wrote it then (three short pickles,
   then the content) or writes it now (a zip). There is no tensor in them, so torch is not needed.
 
-`pickles` reads them all: nothing a file names is called, and an architecture is forgotten once its numbers are kept. The
-published loaders were not used: nas-bench-201's and nats-bench's need all of a single file as objects, 28 GB, and
+`pickles` reads them all: nothing a file names is called, and an architecture is forgotten once its numbers are kept.
+The published loaders were not used: nas-bench-201's and nats-bench's need all of a single file as objects, 28 GB, and
 unpickle whatever it holds.
 """
 
