@@ -11,7 +11,6 @@ from tests import official
 
 from bench import data
 from bench.data import Dataset, cifar100, imagenet16, splits, subset
-from bench.data.pickled import unpickled
 
 TRAIN, TEST = 200, 400
 PER_BATCH = 36
@@ -164,30 +163,6 @@ def test_batches_of_another_kind_are_refused(tmp_path: Path, content: object, me
     sums["val_data"] = official.write(tmp_path, imagenet16.BATCHES.folder, "val_data", pickle.dumps(content))
     with pytest.raises(ValueError, match=message):
         imagenet16.load(tmp_path, "first_second", sums)
-
-
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL))
-def test_arrays_of_every_pickle_protocol_are_read(protocol: int) -> None:
-    """Older protocols spell the bytes of an array as text; the newest here is the highest but one, without buffers."""
-    values = np.arange(250, 256, dtype=np.uint8).reshape(2, 3)
-    assert unpickled(pickle.dumps({"data": values}, protocol), "here")["data"].tolist() == values.tolist()
-
-
-@pytest.mark.parametrize(
-    ("raw", "message"),
-    [
-        (pickle.dumps(print), r"got: builtins\.print"),
-        (pickle.dumps(Path("/tmp")), r"got: pathlib\."),
-        (b"c_codecs\nencode\n(X\x01\x00\x00\x00aX\x03\x00\x00\x00hextR.", "the encoding 'hex'"),
-        (pickle.dumps([1, 2])[:-1], "got: "),
-        (b"", "got: "),
-        (b"\x80\x02(U\x06labels", "got: "),
-    ],
-    ids=["function", "class", "codec", "truncated", "empty", "torn"],
-)
-def test_anything_else_is_one_sentence(raw: bytes, message: str) -> None:
-    with pytest.raises(ValueError, match=rf"expected only numpy arrays and plain containers in here, .*{message}"):
-        unpickled(raw, "here")
 
 
 def test_an_unknown_division_names_what_exists(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_a_miss_is_exit_code_1(csv_file: Path, capsys: pytest.CaptureFixture[str
         (["query", "absent.arrow", "a"], "there is no table at absent.arrow"),
         (["query", "toy.arrow", "a", "--budget", "7"], "no budget 7 for toy; it has [2, 10]"),
         (["query", "toy.arrow", "a", "--dataset", "cifar10"], "no dataset 'cifar10'; it has toy"),
-        (["export", "toy.arrow", "toy.txt"], "export writes .parquet or .csv, got 'toy.txt'"),
+        (["export", "toy.arrow", "toy.txt"], "export writes .parquet, .csv or .jsonl, got 'toy.txt'"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(

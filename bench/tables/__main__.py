@@ -1,4 +1,4 @@
-"""Import, build, inspect, query and export benchmark tables: `python -m bench.tables --help`."""
+"""Import, build, inspect, query, compare and export benchmark tables: `python -m bench.tables --help`."""
 
 import argparse
 import sys
@@ -10,12 +10,14 @@ from bench.tables.commands.imports import EXPORT, IMPORT
 from bench.tables.commands.info import INFO
 from bench.tables.commands.measure import MEASURE, SAMPLE
 from bench.tables.commands.query import QUERY
+from bench.tables.commands.verify import VERIFY
 
 COMMANDS = {
     "import": IMPORT,
     "build": BUILD,
     "info": INFO,
     "query": QUERY,
+    "verify": VERIFY,
     "export": EXPORT,
     "sample": SAMPLE,
     "measure": MEASURE,

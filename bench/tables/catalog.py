@@ -35,8 +35,15 @@ class Known(NamedTuple):
     whole: str | None = None
 
 
+_NB201 = frozenset({"nb201"}), frozenset({"cifar10", "cifar100", "imagenet16", "cifar10-valid"})
+
 KNOWN = (
     Known("nasbench201.parquet", frozenset({"nb201"}), frozenset({"cifar10", "cifar100", "imagenet16"})),
+    Known("NATS-tss-v1_0-3ffb9-simple", *_NB201),
+    Known("NATS-tss-v1_0-3ffb9-simple.tar", *_NB201),
+    Known("NATS-tss-v1_0-3ffb9.pickle.pbz2", *_NB201),
+    Known("NAS-Bench-201-v1_1-096897.pth", *_NB201),
+    Known("NAS-Bench-201-v1_0-e61699.pth", *_NB201),
     Known("nasbench_full.tfrecord", PARTS["nb101"], frozenset({"cifar10"}), "nb101"),
     Known("nasbench_only108.tfrecord", PARTS["nb101"], frozenset({"cifar10"}), "nb101"),
     Known("nasbench101_slice.parquet", PARTS["nb101"], frozenset({"cifar10"})),
@@ -99,7 +106,7 @@ def holds(table: Path, space: str) -> bool:
 
 def _source(space: str, dataset: str, root: Path) -> Source | None:
     for one in KNOWN:
-        if space in {*one.spaces, one.whole} and dataset in one.datasets and (root / one.name).is_file():
+        if space in {*one.spaces, one.whole} and dataset in one.datasets and (root / one.name).exists():
             return Source(root / one.name, one.whole)
     embedded = EMBEDDED / f"{space}-{dataset}.parquet"
     return Source(embedded, None) if embedded.is_file() else None

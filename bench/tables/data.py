@@ -149,10 +149,10 @@ class TableData:
 
 def flat_numbers(data: TableData) -> dict[str, np.ndarray]:
     """Return every numeric column of the flat form; missing numbers are the one canonical NaN."""
-    return {name: numbers() for name, numbers in _columns(data).items()}
+    return {name: numbers() for name, numbers in columns(data).items()}
 
 
-def _columns(data: TableData) -> dict[str, Callable[[], np.ndarray]]:
+def columns(data: TableData) -> dict[str, Callable[[], np.ndarray]]:
     """Return what makes each numeric column, so that they need not all be in memory."""
     columns: dict[str, Callable[[], np.ndarray]] = {"multiplicity": lambda: data.multiplicities.astype(np.int64)}
     columns |= {name: partial(canonical, values) for name, values in data.scalars.items()}
@@ -183,7 +183,7 @@ def content_digest(data: TableData) -> str:
     for texts in (data.keys, data.cells):
         for row in order:
             digest.update(f"{len(texts[row])}:{texts[row]}".encode())
-    for name, numbers in sorted(_columns(data).items()):
+    for name, numbers in sorted(columns(data).items()):
         values = numbers()[order]
         digest.update(f"{len(name)}:{name}".encode())
         digest.update(values.astype(values.dtype.newbyteorder("<")).tobytes())

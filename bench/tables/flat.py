@@ -1,4 +1,4 @@
-"""The flat layout of `data` as parquet or CSV: what users bring with named columns, and what `export` writes."""
+"""The flat layout of `data` as parquet, CSV or JSON lines: what users bring, and what `export` writes."""
 
 import json
 import re
@@ -10,6 +10,7 @@ import pyarrow as pa
 from jaxtyping import Float64
 from pyarrow import csv, parquet
 
+from bench.tables import jsonl
 from bench.tables.arrow import METADATA, describe, load, loose, replace
 from bench.tables.data import (
     COUNT_NAME,
@@ -26,7 +27,7 @@ from bench.tables.data import (
 
 
 def export(table_path: Path, out: Path) -> None:
-    """Write a table in the flat layout, as .parquet or .csv; importing that again gives the same content."""
+    """Write a table in the flat layout, as .parquet, .csv or .jsonl; importing that again gives the same content."""
     data = load(table_path)
     columns = {"key": pa.array(data.keys, pa.string()), "cell": pa.array(data.cells, pa.string())}
     columns |= {name: pa.array(values, from_pandas=True) for name, values in flat_numbers(data).items()}
@@ -35,8 +36,10 @@ def export(table_path: Path, out: Path) -> None:
         replace(out, lambda temporary: parquet.write_table(table, temporary, compression="zstd"))
     elif out.suffix == ".csv":
         replace(out, lambda temporary: csv.write_csv(table, temporary))
+    elif out.suffix == ".jsonl":
+        replace(out, lambda temporary: jsonl.write(temporary, table))
     else:
-        raise ValueError(f"export writes .parquet or .csv, got {out.name!r}")
+        raise ValueError(f"export writes .parquet, .csv or .jsonl, got {out.name!r}")
 
 
 def type_of(name: str) -> pa.DataType | None:

@@ -4,9 +4,10 @@ A form is a whole file or folder with a layout of its own (`FILE_FORMS`, tried f
 
 - `nasbench_only108.tfrecord`, `nasbench_full.tfrecord`: see `nasbench101`;
 - a compact table: of a whole benchmark, for one of its spaces;
+- NATS-Bench's and NAS-Bench-201's folder, tar, pickles and `.pth`: see `official201`;
 - `nasbench201.parquet`: NAS-Bench-201 / NATS-tss (Dong and Yang 2020, https://arxiv.org/abs/2001.00326), percent;
 - `nasbench101_slice.parquet`: NAS-Bench-101 (Ying et al. 2019, https://arxiv.org/abs/1902.09635), fractions;
-- the flat layout, named columns as parquet or CSV: see `data` and `flat`.
+- the flat layout, named columns as parquet, CSV or JSON lines: see `data` and `flat`.
 """
 
 import csv
@@ -21,7 +22,7 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
-from bench.tables import extracts, flat, nasbench101
+from bench.tables import extracts, flat, jsonl, nasbench101, official201
 from bench.tables.arrow import load
 from bench.tables.cells101 import Cells
 from bench.tables.data import Measurement, Report, TableData, check
@@ -55,6 +56,11 @@ def _is_arrow(path: Path) -> bool:
 FILE_FORMS: tuple[FileForm, ...] = (
     FileForm("a compact table, .arrow", _is_arrow, lambda path, _report: load(path), None),
     FileForm("NAS-Bench-101, .tfrecord", nasbench101.recognises, nasbench101.read, nasbench101.SPACE),
+    FileForm("a folder of NATS-Bench", official201.is_folder, official201.read_folder, "nb201"),
+    FileForm("a tar of such a folder", official201.is_tar, official201.read_tar, "nb201"),
+    FileForm("NATS-Bench in one file", official201.is_compressed_pickle, official201.read_compressed_pickle, "nb201"),
+    FileForm("NAS-Bench-201 by torch", official201.is_torch, official201.read_torch, "nb201"),
+    FileForm("a bare pickle of them", official201.is_pickle, official201.read_pickle, "nb201"),
 )
 
 
@@ -128,10 +134,12 @@ def sha256(path: Path) -> str:
 
 
 def read_columns(path: Path) -> pa.Table:
-    """Read a parquet or CSV file, told apart by content."""
+    """Read a parquet, CSV or JSON lines file, told apart by content."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file at {path}")
     try:
+        if jsonl.begins(_magic(path)):
+            return jsonl.read(path)
         return parquet.read_table(path) if _magic(path)[:4] == b"PAR1" else _read_csv(path)
     except (pa.ArrowException, UnicodeDecodeError, OSError, StopIteration, csv.Error) as error:
         raise ValueError(f"{path} is neither parquet nor CSV that can be read: {error}") from error

@@ -71,7 +71,7 @@ class _Progress:
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", type=Path)
-    parser.add_argument("out", type=Path, help=".parquet or .csv")
+    parser.add_argument("out", type=Path, help=".parquet, .csv or .jsonl")
 
 
 def _export(chosen: argparse.Namespace) -> int:
@@ -81,4 +81,4 @@ def _export(chosen: argparse.Namespace) -> int:
 
 
 IMPORT = Command("Read a benchmark file or folder into a compact table.", _import_arguments, _import)
-EXPORT = Command("Write a table as named columns, parquet or CSV.", _export_arguments, _export)
+EXPORT = Command("Write a table as named columns: parquet, CSV or JSON lines.", _export_arguments, _export)
