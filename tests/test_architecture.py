@@ -38,6 +38,8 @@ COMMAND_LINES = (
 )
 WRITERS = (
     "bench/store.py",
+    "bench/checkpoint.py",
+    "bench/lock.py",
     "bench/data/*.py",
     "bench/tables/*.py",
     "bench/retrain/__main__.py",

@@ -41,7 +41,7 @@ def plan(bench: Bench, chosen: Sequence[Variant]) -> Plan:
     """Return the stacks still to be searched: interrupted ones as they were, the rest in stacks of `--replicas`."""
     request = bench.request
     specs = [spec for variant in chosen for spec in variant.specs]
-    done = () if request.fresh else tuple(spec for spec in specs if store.finished(request.results, spec))
+    done = () if request.fresh else tuple(spec for spec in specs if store.ended(request.results, spec))
     units = [unit for variant in chosen for unit in _units(bench, variant, set(done))]
     return Plan(bench, tuple(chosen), tuple(units), done)
 
