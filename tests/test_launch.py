@@ -288,7 +288,13 @@ def started(arguments: list[str], folder: Path) -> "subprocess.Popen[str]":
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=interruptible,
     )
+
+
+def interruptible() -> None:
+    """Hear SIGINT, which a shell without job control makes its background jobs ignore."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def until(found: Callable[[], Any], seconds: float = 120) -> Any:
@@ -312,7 +318,7 @@ def under_way(results: Path, records: int) -> Callable[[], Iterator[int] | list[
     return found
 
 
-LONG = ("darts", *SMALL, "--epochs", "12", "--jobs", "2")
+LONG = ("darts", *SMALL, "--epochs", "24", "--jobs", "2")
 
 
 @pytest.mark.slow

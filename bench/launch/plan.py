@@ -32,8 +32,8 @@ class Plan:
 
     def finished_before(self) -> list[str]:
         """Return a line for each variant that has runs which are done."""
-        groups = [(variant, [spec for spec in variant.specs if spec in set(self.done)]) for variant in self.variants]
-        space = self.bench.space.name
+        done, space = set(self.done), self.bench.space.name
+        groups = [(variant, [spec for spec in variant.specs if spec in done]) for variant in self.variants]
         return [
             f"{space} {variant.label} seeds {','.join(str(spec.seed) for spec in specs)}: finished before"
             for variant, specs in groups
