@@ -280,21 +280,23 @@ def rows(printed: str) -> list[list[str]]:
     return [row[:7] for row in found]
 
 
+HEARS = """\
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+from bench.run import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def started(arguments: list[str], folder: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "bench.run", *arguments],
+        [sys.executable, "-c", HEARS, *arguments],
         cwd=ROOT,
         env=surroundings(folder),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=interruptible,
     )
-
-
-def interruptible() -> None:
-    """Hear SIGINT, which a shell without job control makes its background jobs ignore."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def until(found: Callable[[], Any], seconds: float = 120) -> Any:
