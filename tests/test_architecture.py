@@ -21,12 +21,14 @@ TABULAR_MAY_IMPORT = SEARCHERS_MAY_IMPORT | {"optuna", "dehb"}
 COMMAND_LINES = (
     "bench/run.py",
     "bench/request.py",
+    "bench/options.py",
     "bench/tables/__main__.py",
     "bench/tables/commands/*.py",
     "bench/launch/*.py",
     "bench/speed.py",
     "bench/command.py",
     "bench/prepare.py",
+    "bench/merge.py",
     "bench/retrain/__main__.py",
     "analysis/figures.py",
     "analysis/tables.py",
@@ -39,6 +41,9 @@ COMMAND_LINES = (
 )
 WRITERS = (
     "bench/store.py",
+    "bench/checkpoint.py",
+    "bench/lock.py",
+    "bench/folders.py",
     "bench/data/*.py",
     "bench/tables/*.py",
     "bench/retrain/__main__.py",

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests import benches, official
 
-from bench import run, setup, spaces
+from bench import choice, run, spaces
 from bench.data import cifar100, imagenet16
 from bench.presets import PRESETS, on_dataset
 from bench.request import parse
@@ -111,7 +111,7 @@ def test_auto_asks_for_the_files_and_the_table_of_the_dataset(small: None, monke
     monkeypatch.setattr(setup, "find_table", lambda _space, dataset: Path(dataset) if dataset == "cifar100" else None)
     found = {}
     for dataset in ("cifar10", "cifar100", "imagenet16"):
-        name, why = setup.choose_benchmark(parse(["--space", "nb201", "--dataset", dataset]), space, gpu)
+        name, why = choice.choose_benchmark(parse(["--space", "nb201", "--dataset", dataset]), space, gpu)
         found[dataset] = name, why.split(";")[0]
     assert found == {
         "cifar10": ("embedded", "CIFAR-10 is not prepared"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import bench.spaces
-from bench import setup
+from bench import choice
 from bench.spaces import spelling
 from bench.spaces.graph101 import LABELS, graph_hash, prune
 from bench.tables import Slot, Table, TableData, catalog, cells101, load, nasbench101, sample101, tfrecord, write
@@ -308,7 +308,7 @@ def test_a_run_can_be_given_the_table_of_the_whole_benchmark(path: Path) -> None
     digits = "".join(str(edge) for row in space.matrix(genotype) for edge in row)
     inside = Cell(space.key(genotype), digits, ",".join(space.operations(genotype)))
     write(path.with_name("nb101.arrow"), read(write_sample(path, [*hashed_cells(2), inside], (108,))))
-    found = setup.given_table(str(path.with_name("nb101.arrow")), space)
+    found = choice.given_table(str(path.with_name("nb101.arrow")), space)
     table = Table.open(found, "cifar10")
     assert (table.space, table.reference().rows) == ("s1", 1)
     assert table.query(inside.key) is not None
