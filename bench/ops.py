@@ -99,7 +99,7 @@ def mix(
     """
     if active is None:
         return mixture(weights, [term(None) for term in terms])
-    used = active.any(0)
+    used: np.ndarray = np.asarray(active.any(0))
     dense = [k for k, term in enumerate(terms) if used[k] and (isinstance(term, Given) or active[:, k].all())]
     sparse = [k for k in range(len(terms)) if used[k] and k not in dense]
     found = []

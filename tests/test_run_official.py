@@ -108,7 +108,7 @@ def test_the_embedded_probe_has_every_class() -> None:
 
 def test_auto_asks_for_the_files_and_the_table_of_the_dataset(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     space, gpu = spaces.get("nb201"), torch.device("cuda")
-    monkeypatch.setattr(setup, "find_table", lambda _space, dataset: Path(dataset) if dataset == "cifar100" else None)
+    monkeypatch.setattr(choice, "find_table", lambda _space, dataset: Path(dataset) if dataset == "cifar100" else None)
     found = {}
     for dataset in ("cifar10", "cifar100", "imagenet16"):
         name, why = choice.choose_benchmark(parse(["--space", "nb201", "--dataset", dataset]), space, gpu)

@@ -34,7 +34,7 @@ class Cell(nn.Module):
         *projected, out = self._projections(x, replicas, choices)
         states: list[ops.Folded] = []
         for node in range(1, self.nodes + 1):
-            terms = [projected[node - 1], *(ops.Given(state, replicas) for state in states)]
+            terms: list[ops.Term] = [projected[node - 1], *(ops.Given(state, replicas) for state in states)]
             z = ops.mix(terms, *self._parents(node, replicas, choices, x))
             states.append(self._operation(node, self._empty(x, replicas) if z is None else z, replicas, choices))
         return self._output(out, states, replicas, choices)
