@@ -32,6 +32,7 @@ class Request:
         metrics: what is measured besides λ: "ranking".
         landscape: whether slices of the loss are measured after the last epoch.
         ranking_every: epochs from one ranking to the next; None: after the last epoch only.
+        tensorboard: whether curves are written for TensorBoard too.
     """
 
     space: str
@@ -60,6 +61,7 @@ class Request:
     set: Settings = field(default_factory=dict)
     results: Path = Path("results")
     landscape: bool = False
+    tensorboard: bool = False
     fresh: bool = False
     dry_run: bool = False
 
@@ -154,6 +156,9 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="slices of the loss after the last epoch, along λ's vector",
     )
+    parser.add_argument(
+        "--tensorboard", action="store_true", default=None, help="curves for TensorBoard, under results/tensorboard"
+    )
     parser.add_argument("--fresh", action="store_true", default=None, help="start again, dropping these runs' records")
     parser.add_argument("--dry-run", action="store_true", default=None, help="print what would run, without training")
     return parser
@@ -235,7 +240,7 @@ def _checked(fields: dict[str, Any]) -> Request:
     for name in ("space", "benchmark", "dataset", "table", "device", "curvature", "results"):
         if not isinstance(fields.get(name, ""), str):
             raise ValueError(f"expected text for {name}, got {fields[name]!r}")
-    for name in ("landscape", "fresh", "dry_run"):
+    for name in ("landscape", "tensorboard", "fresh", "dry_run"):
         if not isinstance(fields.get(name, False), bool):
             raise ValueError(f"expected true or false for {name}, got {fields[name]!r}")
     for name, allowed in (

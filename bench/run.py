@@ -4,6 +4,7 @@ Prints which benchmark is used and why, searches each method's seeds as one stac
 runs are skipped, interrupted ones go on. Exit code 0: all finished; 1: a method failed; 2: the request is wrong.
 """
 
+import contextlib
 import logging
 import sys
 import traceback
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from rich.console import Console
 
-from bench import setup, store, tabular_run, tabular_setup
+from bench import setup, store, tabular_run, tabular_setup, tracker
 from bench.estimate import estimate
 from bench.progress import new_console, observer
 from bench.request import Request, parse
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str]) -> int:
     logging.getLogger("optuna.storages").setLevel(logging.WARNING)  # it would announce every repetition
     try:
         request = parse(arguments)
+        if request.tensorboard:
+            tracker.check()
         torch.set_num_threads(request.threads or torch.get_num_threads())
         searches, lookups = tabular_setup.split(request)
         parts = ((_supernets, searches), (_tables, lookups))
@@ -97,6 +100,8 @@ def _search_all(console: Console, bench: Bench, runs: list[Variant]) -> int:
     for variant in runs:
         if done := tuple(spec for spec in variant.specs if not bench.request.fresh and store.finished(results, spec)):
             console.print(f"{Unit(variant, done).label}: finished before", highlight=False, soft_wrap=True)
+            if bench.request.tensorboard:
+                tracker.complete(results, [spec.name for spec in done])
         for unit in plan(bench, variant):
             try:
                 _search(console, bench, unit)
@@ -135,7 +140,10 @@ def _search(console: Console, bench: Bench, unit: Unit) -> None:
         results.create(environment, setup.table_facts(bench.truth))
     elif changed := results.changed(environment):
         log.warning("%s goes on under another %s: its records mix both", unit.label, ", ".join(changed))
-    with observer(console, unit.label, unit.specs[0].epochs) as observe:
+    with contextlib.ExitStack() as context:
+        observe = context.enter_context(observer(console, unit.label, unit.specs[0].epochs))
+        if bench.request.tensorboard:
+            observe = context.enter_context(tracker.tracked(observe, results.results, [s.name for s in unit.specs]))
         search(setup.stack(bench, unit.variant.method, unit.specs), results, observe)
 
 

@@ -37,6 +37,7 @@ COMMAND_LINES = (
 )
 WRITERS = (
     "bench/store.py",
+    "bench/tracker.py",
     "bench/data/*.py",
     "bench/tables/*.py",
     "bench/retrain/__main__.py",
@@ -307,7 +308,7 @@ def dotted(name: str) -> str:
 def test_importing_has_no_effect(tmp_path: Path) -> None:
     modules = [dotted(name) for name in NAMES]
     outside = sorted({m for name in NAMES for m in imports(name) if m.split(".")[0] not in PACKAGES} - {"", "__main__"})
-    optional = ("optuna", "dehb", "ray", "submitit", "tensorboard", "google", "tfrecord", "nas_201_api")
+    optional = ("optuna", "dehb", "ray", "submitit", "tensorboardX", "google", "tfrecord", "nas_201_api")
     outside = [module for module in outside if module.split(".")[0] not in optional]
     script = NO_EFFECT.format(outside=outside, modules=modules, packages=set(PACKAGES))
     home = tmp_path / "home"

@@ -40,7 +40,7 @@ def test_every_option_has_a_flag() -> None:
     numbers += " fitness-budget ranking-every"
     words = "--methods darts,random_ws --seeds 0,2 --benchmark paper --dataset digits --table none --device cpu"
     paths = "--curvature exact --results elsewhere --set darts.arch.lr=1e-3 --fresh --dry-run --space toy --budget-s 9"
-    paths += " --metrics ranking --landscape"
+    paths += " --metrics ranking --landscape --tensorboard"
     arguments = f"{words} {paths}".split() + [part for name in numbers.split() for part in (f"--{name}", "7")]
     found = parse(arguments)
     default = dataclasses.asdict(Request(space=""))
