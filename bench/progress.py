@@ -1,16 +1,18 @@
 """What a search shows while it runs: a live line on a terminal, plain lines elsewhere."""
 
+import math
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from bench.launch.unit import Moment, Watch
 from bench.record import EpochRecord, Timing
-from bench.search import Observer
 
 PLAIN_EVERY_S = 10.0
 FILE_WIDTH = 140
@@ -22,40 +24,62 @@ def new_console() -> Console:
 
 
 @contextmanager
-def observer(console: Console, label: str, epochs: int) -> Iterator[Observer]:
-    """Yield what a search reports every record to."""
+def view(console: Console, units: int) -> Iterator[Watch]:
+    """Yield what every recorded instant of every unit is told to; all of them are shown in one place."""
     if not console.is_terminal:
-        yield _Plain(console, label, epochs)
+        yield _Plain(console)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task(escape(label), total=epochs, state="")
+        yield _Live(progress, units)
 
-        def observe(records: list[EpochRecord], timing: Timing) -> None:
-            progress.update(task, completed=records[0].epoch, state=describe(records, timing, epochs))
 
-        yield observe
+class _Live:
+    """A bar for every unit under way, and one for the command where it has several units."""
+
+    def __init__(self, progress: Progress, units: int) -> None:
+        self.progress, self.units, self.ended = progress, units, 0
+        self.whole = progress.add_task("units", total=units, state="", visible=units > 1)
+        self.tasks: dict[str, TaskID] = {}
+
+    def __call__(self, moment: Moment) -> None:
+        if moment.label not in self.tasks:
+            self.tasks[moment.label] = self.progress.add_task(escape(moment.label), total=moment.epochs, state="")
+        task = self.tasks[moment.label]
+        self.progress.update(task, completed=moment.epoch, state=moment.text)
+        if moment.last and self.units > 1:
+            self.ended += 1
+            self.progress.update(task, visible=False)
+            self.progress.update(self.whole, completed=self.ended, state=f"{self.ended}/{self.units}")
 
 
 class _Plain:
-    """Prints the first epochs, then one line every few seconds, and the last."""
+    """Prints the first epochs of a unit, then one line of it every few seconds, and the last."""
 
-    def __init__(self, console: Console, label: str, epochs: int) -> None:
-        self.console, self.label, self.epochs = console, label, epochs
-        self.start, self.first, self.last = time.monotonic(), -1, 0.0
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.units: dict[str, _Shown] = {}
 
-    def __call__(self, records: list[EpochRecord], timing: Timing) -> None:
-        epoch, now = records[0].epoch, time.monotonic()
-        self.first = epoch if self.first < 0 else self.first
-        ends = epoch <= 1 or epoch == self.epochs
-        if not ends and now - self.last < PLAIN_EVERY_S:
+    def __call__(self, moment: Moment) -> None:
+        now = time.monotonic()
+        unit = self.units.setdefault(moment.label, _Shown(now, moment.epoch))
+        ends = moment.epoch <= 1 or moment.epoch == moment.epochs
+        if not ends and now - unit.last < PLAIN_EVERY_S:
             return
-        self.last = now
-        done = epoch - self.first
-        left = "" if done < 1 else f"  {(now - self.start) / done * (self.epochs - epoch):.0f} s left"
-        self.console.print(
-            f"{self.label}  {describe(records, timing, self.epochs)}{left}", highlight=False, soft_wrap=True
-        )
+        unit.last = now
+        done = moment.epoch - unit.first
+        left_s = (now - unit.start) / max(done, 1) * (moment.epochs - moment.epoch)
+        left = "" if done < 1 else f"  {left_s:.0f} s left"
+        self.console.print(f"{moment.label}  {moment.text}{left}", highlight=False, soft_wrap=True)
+
+
+@dataclass
+class _Shown:
+    """When a unit was first and last shown, and at which epoch it began."""
+
+    start: float
+    first: int
+    last: float = -math.inf
 
 
 def describe(records: list[EpochRecord], timing: Timing, epochs: int) -> str:

@@ -1,20 +1,19 @@
 """What a user asks for: the options of `python -m bench.run`, from the command line or a YAML file."""
 
-import argparse
 import dataclasses
 import itertools
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import yaml
-
+from bench import options, plain_yaml
 from bench.spaces import SPACES
 
 Settings = Mapping[str, Mapping[str, Any]]
+
+LAUNCHERS = ("local",)
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,7 @@ class Request:
     """One command; None leaves a field to the benchmark's preset.
 
     Attributes:
+        space: its name; several, separated by commas, until `one_space` has parted them.
         methods: names, ("all",) for every method that trains a supernet, ("tabular",) for every table-only one.
         benchmark: "auto", "paper" or "embedded".
         table: a file; "none" runs without accuracies.
@@ -33,6 +33,9 @@ class Request:
         landscape: whether slices of the loss are measured after the last epoch.
         ranking_every: epochs from one ranking to the next; None: after the last epoch only.
         tensorboard: whether curves are written for TensorBoard too.
+        launcher: where the stacks are searched: "local".
+        jobs: processes that search stacks at once.
+        retries: how often a stack is tried again whose process died.
     """
 
     space: str
@@ -64,6 +67,9 @@ class Request:
     tensorboard: bool = False
     fresh: bool = False
     dry_run: bool = False
+    launcher: str = "local"
+    jobs: int = 1
+    retries: int = 2
 
 
 def parse(arguments: Sequence[str]) -> Request:
@@ -72,9 +78,9 @@ def parse(arguments: Sequence[str]) -> Request:
     Raises:
         ValueError: an option is unknown or its value does not fit.
     """
-    given = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
+    given = {name: value for name, value in vars(options.parser().parse_args(arguments)).items() if value is not None}
     path = given.pop("config", None)
-    fields = {} if path is None else _read(Path(path))
+    fields = {} if path is None else plain_yaml.options(Path(path))
     fields["set"] = _merge(_given(fields.get("set", {})), _assignments(given.pop("set", [])))
     fields.update(given)
     if "space" not in fields:
@@ -82,106 +88,27 @@ def parse(arguments: Sequence[str]) -> Request:
     return _checked(fields)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; see python -m bench.run --help")
-
-
-class _Yaml(yaml.SafeLoader):
-    """Plain values as in YAML 1.2: 1e-3 is a number, off is a word, 1:4 is not base 60."""
+def one_space(request: Request) -> list[Request]:
+    """Return the request of each space that is asked for."""
+    names = [name.strip() for name in request.space.split(",")]
+    return [dataclasses.replace(request, space=name) for name in dict.fromkeys(names) if name]
 
 
-_Yaml.yaml_implicit_resolvers = {}
-for _tag, _form, _first in (
-    ("null", r"~|null|None", "~nN"),
-    ("bool", r"true|false|True|False", "tfTF"),
-    ("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
-    ("float", r"[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)", "-+.0123456789"),
-):
-    _Yaml.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_form})$"), list(_first))
-_Yaml.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("$"), [""])
+def spelled(request: Request) -> dict[str, Any]:
+    """Return the request as values that JSON can hold, without those that were not given."""
+    fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
+    fields |= {"results": str(request.results), "set": {name: dict(inner) for name, inner in request.set.items()}}
+    fields |= {name: list(value) for name, value in fields.items() if isinstance(value, tuple)}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m bench.run",
-        description="Search with every method, record true accuracy and curvature.",
-        allow_abbrev=False,
-    )
-    text: dict[str, str] = {
-        "space": f"search space: {', '.join(SPACES)}",
-        "methods": "all (that train a supernet), tabular (all that search a table), or names separated by commas; "
-        "darts+perturbation searches and then selects",
-        "seeds": "a range 0:4 or a list 0,2,5",
-        "benchmark": "auto, paper (CIFAR-10, official table, published sizes) or embedded (digits, small, offline)",
-        "dataset": "cifar10 or digits",
-        "table": "benchmark table (.arrow, .parquet, .csv), or none to run without accuracies",
-        "device": "cpu, cuda, cuda:1",
-        "curvature": "power (iteration), lanczos (fewer products), exact (whole spectrum every epoch) or off",
-        "metrics": "ranking: how well shared weights rank cells, against the table",
-        "results": "folder the runs are written to",
-        "config": "YAML file that spells the same options",
-    }
-    numbers: dict[str, str] = {
-        "epochs": "total budget; schedules scale with it",
-        "budget": "training epochs of the table's accuracies",
-        "train_size": "images of both halves together",
-        "channels": "channels of the first stage",
-        "cells": "cells a stage",
-        "batch_size": "images a batch",
-        "probe_size": "images the Hessian is measured on",
-        "threads": "CPU threads",
-        "replicas": "most seeds searched as one stack",
-        "curvature_every": "epochs from one measurement of curvature to the next",
-        "ranking_every": "epochs from one measurement of --metrics ranking to the next; without: after the last epoch",
-        "queries": "cells a repetition of a table-only method may ask for",
-        "fitness_budget": "training epochs of the accuracy that table-only methods see",
-    }
-    for name, about in text.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", help=about, default=None)
-    for name, about in numbers.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", help=about, default=None, type=int)
-    parser.add_argument("--budget-s", help="simulated seconds a repetition may spend", default=None, type=float)
-    parser.add_argument(
-        "--set",
-        action="append",
-        metavar="METHOD.NAME=VALUE",
-        help="change a setting of a method; a,b,c searches with each",
-    )
-    parser.add_argument(
-        "--landscape",
-        action="store_true",
-        default=None,
-        help="slices of the loss after the last epoch, along λ's vector",
-    )
-    parser.add_argument(
-        "--tensorboard", action="store_true", default=None, help="curves for TensorBoard, under results/tensorboard"
-    )
-    parser.add_argument("--fresh", action="store_true", default=None, help="start again, dropping these runs' records")
-    parser.add_argument("--dry-run", action="store_true", default=None, help="print what would run, without training")
-    return parser
+def read(fields: Mapping[str, Any]) -> Request:
+    """Return the request that is spelled so.
 
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"expected a YAML file at --config, found none at {path}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"expected YAML in {path}, got a file that is not text") from error
-    fields = _yaml(text, str(path))
-    if not isinstance(fields, dict):
-        raise ValueError(f"expected 'option: value' lines in {path}, got {type(fields).__name__}")
-    return {str(name).replace("-", "_"): value for name, value in fields.items()}
-
-
-def _yaml(text: str, place: str) -> Any:
-    try:
-        return yaml.load(text, _Yaml)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"expected YAML in {place}, got: {' '.join(str(error).split())}") from error
+    Raises:
+        ValueError: a value does not fit.
+    """
+    return _checked(dict(fields))
 
 
 def _assignments(items: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -191,7 +118,7 @@ def _assignments(items: Sequence[str]) -> dict[str, dict[str, Any]]:
         method, dot, name = path.partition(".")
         if not (equals and dot and name):
             raise ValueError(f"expected --set method.name=value, got {item!r}")
-        changes.setdefault(method, {})[name] = _yaml(value, f"--set {item}")
+        changes.setdefault(method, {})[name] = plain_yaml.value(value, f"--set {item}")
     return changes
 
 
@@ -200,14 +127,14 @@ def grid(changes: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     The last change varies fastest; a list in brackets is one value.
     """
-    options = [_several(name, value) for name, value in changes.items()]
-    return [dict(zip(changes, combination, strict=True)) for combination in itertools.product(*options)]
+    several = [_several(name, value) for name, value in changes.items()]
+    return [dict(zip(changes, combination, strict=True)) for combination in itertools.product(*several)]
 
 
 def _several(name: str, value: Any) -> list[Any]:
     if not (isinstance(value, str) and "," in value):
         return [value]
-    return [_yaml(part.strip(), f"--set {name}={value}") for part in value.split(",") if part.strip()]
+    return [plain_yaml.value(part.strip(), f"--set {name}={value}") for part in value.split(",") if part.strip()]
 
 
 def _given(value: Any) -> Settings:
@@ -230,13 +157,7 @@ def _checked(fields: dict[str, Any]) -> Request:
     unknown = sorted(set(fields) - known)
     if unknown:
         raise ValueError(f"expected options out of {', '.join(sorted(known))}, got {', '.join(unknown)}")
-    numbers = ("epochs", "train_size", "channels", "cells", "batch_size", "probe_size", "threads", "replicas")
-    for name in (*numbers, "curvature_every", "ranking_every", "budget", "queries", "fitness_budget"):
-        value = fields.get(name, 1)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"expected a positive whole number for {name}, got {value!r}")
-    if not isinstance(seconds := fields.get("budget_s", 1.0), int | float) or not 0 < seconds < math.inf:
-        raise ValueError(f"expected a positive number of seconds for budget_s, got {seconds!r}")
+    _check_numbers(fields)
     for name in ("space", "benchmark", "dataset", "table", "device", "curvature", "results"):
         if not isinstance(fields.get(name, ""), str):
             raise ValueError(f"expected text for {name}, got {fields[name]!r}")
@@ -246,6 +167,7 @@ def _checked(fields: dict[str, Any]) -> Request:
     for name, allowed in (
         ("benchmark", ("auto", "paper", "embedded")),
         ("curvature", ("power", "lanczos", "exact", "off")),
+        ("launcher", LAUNCHERS),
     ):
         if fields.get(name, allowed[0]) not in allowed:
             raise ValueError(f"expected {name} out of {', '.join(allowed)}, got {fields[name]!r}")
@@ -256,6 +178,18 @@ def _checked(fields: dict[str, Any]) -> Request:
     if "results" in fields:
         fields["results"] = Path(fields["results"])
     return Request(**fields)
+
+
+def _check_numbers(fields: Mapping[str, Any]) -> None:
+    numbers = ("epochs", "train_size", "channels", "cells", "batch_size", "probe_size", "threads", "replicas")
+    for name in (*numbers, "curvature_every", "ranking_every", "budget", "queries", "fitness_budget", "jobs"):
+        value = fields.get(name, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"expected a positive whole number for {name}, got {value!r}")
+    if type(retries := fields.get("retries", 0)) is not int or retries < 0:
+        raise ValueError(f"expected a whole number from 0 on for retries, got {retries!r}")
+    if not isinstance(seconds := fields.get("budget_s", 1.0), int | float) or not 0 < seconds < math.inf:
+        raise ValueError(f"expected a positive number of seconds for budget_s, got {seconds!r}")
 
 
 def _names(value: Any) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from rich.table import Table as Rows
 
-from bench import setup, store
+from bench import setup, store, variants
 from bench.metrics import curvature
 from bench.progress import new_console
 from bench.request import parse
@@ -56,9 +56,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         request = parse(arguments)
         torch.set_num_threads(request.threads or torch.get_num_threads())
-        method = setup.methods(request)[0]
+        method = variants.methods(request)[0]
         bench = setup.prepare(request)
-        if setup.specs(bench, method)[0].epochs == 0:
+        if variants.specs(bench, method)[0].epochs == 0:
             raise ValueError(f"expected a method that trains, got {method.name}, which has no steps")
     except (ValueError, FileNotFoundError) as error:
         log.error("error: %s", error)
@@ -90,7 +90,7 @@ class _Lane:
     """One stack size under measurement."""
 
     def __init__(self, bench: Bench, method: Method, replicas: int) -> None:
-        base = setup.specs(bench, method)[0]
+        base = variants.specs(bench, method)[0]
         specs = tuple(replace(base, seed=seed) for seed in range(replicas))
         self.stack: Stack = setup.stack(bench, method, specs)
         self.searcher: Searcher = method.build(base.settings, self.stack.lab)

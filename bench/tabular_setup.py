@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import spaces
+from bench.choice import find_table, given_table
 from bench.request import Request
-from bench.setup import find_table, given_table
 from bench.spaces.base import Space
 from bench.spec import replace_settings
 from bench.tables.arrow import budgets, mapped

@@ -7,14 +7,13 @@ written anew from the records that were kept. Needs the extra [tensorboard].
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import util
 from pathlib import Path
 from typing import Any
 
-from bench.record import EpochRecord, Timing
-from bench.search import Observer
+from bench.launch.unit import Moment, Watch
 
 SEARCH = (
     ("Obj/train", "train_loss"),
@@ -42,20 +41,31 @@ def check() -> None:
 
 
 @contextmanager
-def tracked(observe: Observer, results: Path, runs: Sequence[str]) -> Iterator[Observer]:
-    """Yield an observer that also brings the curves of these runs up to date."""
-    boards = [Board(results, run) for run in runs]
+def tracked(watch: Watch, results: Path, runs: Mapping[str, Sequence[str]]) -> Iterator[Watch]:
+    """Yield what is told every instant and also brings the curves of that unit's runs up to date.
 
-    def both(records: list[EpochRecord], timing: Timing) -> None:
+    `runs` are the names of the runs by the label of their unit.
+    """
+    open_boards: dict[str, list[Board]] = {}
+
+    def both(moment: Moment) -> None:
+        boards = open_boards.setdefault(moment.label, [Board(results, run) for run in runs[moment.label]])
         for board in boards:
             board.update()
-        observe(records, timing)
+        if moment.last:
+            _close(open_boards.pop(moment.label))
+        watch(moment)
 
     try:
         yield both
     finally:
-        for board in boards:
-            board.close()
+        for boards in open_boards.values():
+            _close(boards)
+
+
+def _close(boards: Sequence["Board"]) -> None:
+    for board in boards:
+        board.close()
 
 
 def complete(results: Path, runs: Sequence[str]) -> None:
@@ -64,7 +74,7 @@ def complete(results: Path, runs: Sequence[str]) -> None:
         if (results / "runs" / run / "records.jsonl").exists() and not any(_events(folder(results, run))):
             board = Board(results, run)
             board.update()
-            board.close()
+            _close([board])
 
 
 def folder(results: Path, run: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import data, setup, spaces
+from bench import data, setup, spaces, variants
 from bench.data.types import Dataset
 from bench.request import parse
 from bench.search import Stack, search
@@ -85,7 +85,7 @@ def bench(results: Path, method: str, *more: str) -> Bench:
 
 
 def stack(found: Bench, method: str) -> Stack:
-    return setup.stack(found, METHODS[method], setup.specs(found, METHODS[method]))
+    return setup.stack(found, METHODS[method], variants.specs(found, METHODS[method]))
 
 
 def searched(results: Path, method: str, *more: str) -> tuple[Stack, list[list[Record]]]:

@@ -21,6 +21,7 @@ TABULAR_MAY_IMPORT = SEARCHERS_MAY_IMPORT | {"optuna", "dehb"}
 COMMAND_LINES = (
     "bench/run.py",
     "bench/request.py",
+    "bench/options.py",
     "bench/tables/__main__.py",
     "bench/launch/*.py",
     "bench/speed.py",

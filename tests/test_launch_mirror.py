@@ -62,7 +62,12 @@ def test_lines_come_before_what_counts_them(tmp_path: Path) -> None:
     write(tmp_path, "runs/a/environment.json", b"{}")
     write(tmp_path, "runs/b/search.lock", b"pid")
     order = [change.path for change in Mirror(tmp_path, FOLDERS).parcel().changes]
-    assert order == ["runs/a/records.jsonl", "runs/a/environment.json", "runs/b/records.jsonl", "stacks/s/checkpoint.pt"]
+    assert order == [
+        "runs/a/records.jsonl",
+        "runs/a/environment.json",
+        "runs/b/records.jsonl",
+        "stacks/s/checkpoint.pt",
+    ]
 
 
 def test_a_file_that_was_cut_or_replaced_travels_whole(tmp_path: Path) -> None:

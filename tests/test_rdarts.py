@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench.presets import PRESETS
-from bench.setup import _shared
 from bench.spec import replace_settings
+from bench.variants import _shared
 from searchers import _drop_path, darts, rdarts_dp, rdarts_l2
 from searchers._bilevel import Bilevel
 from searchers._optim import WeightSettings

@@ -17,6 +17,7 @@ from tests import benches
 from tests.benches import TINY, command, folders, lines, quick, record_bytes
 
 from bench import run
+from bench.launch import work
 from bench.store import Store
 from searchers.registry import METHODS
 
@@ -469,7 +470,7 @@ def test_a_wrong_request_from_outside_is_one_line_on_stderr(tmp_path: Path) -> N
 def test_a_dry_run_trains_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(run, "search", lambda *_arguments: pytest.fail("searched"))
+    monkeypatch.setattr(work, "search", lambda *_arguments: pytest.fail("searched"))
     more = ("--dry-run", "--seeds", "0:3", "--replicas", "2")
     methods = ",".join(METHODS)
     assert run.main([*command(tmp_path / "r", "darts", *more), "--methods", methods, *quick(*METHODS)]) == 0

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests import benches
 
-from bench import setup, spaces
+from bench import choice, setup, spaces, variants
 from bench.request import parse
 from bench.tables.arrow import load, write
 from searchers.registry import METHODS
@@ -36,7 +36,7 @@ def test_a_specification_holds_what_is_searched(tmp_path: Path) -> None:
     found = prepared(
         tmp_path, "--table", str(table), "--set", "darts.arch.lr=1e-2", "--curvature", "exact", "--curvature-every", "2"
     )
-    one, two = setup.specs(found, METHODS["darts"])
+    one, two = variants.specs(found, METHODS["darts"])
     assert (one.seed, two.seed) == (0, 1)
     assert dataclasses.replace(two, seed=0) == one
     assert one.settings.arch.lr == 0.01
@@ -60,7 +60,7 @@ def test_the_lab_is_made_of_the_specification(tmp_path: Path) -> None:
 def test_settings_come_from_the_method_the_preset_and_the_request_in_this_order(tmp_path: Path) -> None:
     preset = prepared(tmp_path).preset.settings
     given = benches.bench(tmp_path, "random_ws", "--set", "*.weights.lr=0.5", "--set", "random_ws.weights.lr=0.25")
-    settings = setup.specs(given, METHODS["random_ws"])[0].settings
+    settings = variants.specs(given, METHODS["random_ws"])[0].settings
     assert settings.weights.lr == 0.25
     assert settings.weights.clip == METHODS["random_ws"].settings().weights.clip
     assert settings.batch_size == preset["*"]["batch_size"]
@@ -70,7 +70,7 @@ def test_settings_come_from_the_method_the_preset_and_the_request_in_this_order(
 def test_the_star_changes_every_method_that_has_the_setting(tmp_path: Path) -> None:
     request = parse([*benches.TINY, "--set", "*.arch.lr=0.125", "--set", "*.weights.lr=0.5"])
     found = setup.prepare(request)
-    darts, random = (setup.specs(found, METHODS[name])[0].settings for name in ("darts", "random_ws"))
+    darts, random = (variants.specs(found, METHODS[name])[0].settings for name in ("darts", "random_ws"))
     assert (darts.arch.lr, darts.weights.lr, random.weights.lr) == (0.125, 0.5, 0.5)
 
 
@@ -85,11 +85,11 @@ def test_the_star_changes_every_method_that_has_the_setting(tmp_path: Path) -> N
 )
 def test_a_method_or_setting_that_is_not_there_is_refused(more: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        setup.methods(parse(["--space", "toy", *more]))
+        variants.methods(parse(["--space", "toy", *more]))
 
 
 def test_all_is_the_registry() -> None:
-    assert [method.name for method in setup.methods(parse(["--space", "toy"]))] == list(METHODS)
+    assert [method.name for method in variants.methods(parse(["--space", "toy"]))] == list(METHODS)
 
 
 @pytest.mark.parametrize(
@@ -104,21 +104,21 @@ def test_all_is_the_registry() -> None:
 def test_a_wrong_setting_of_a_method_is_refused(tmp_path: Path, change: str, message: str) -> None:
     found = prepared(tmp_path, "--set", f"darts.{change}")
     with pytest.raises(ValueError, match=message):
-        setup.specs(found, METHODS["darts"])
+        variants.specs(found, METHODS["darts"])
 
 
 @pytest.mark.parametrize("name", ["cpus", "mps", "meta", "tpu", "cuda:99"])
 def test_a_device_that_is_not_there_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="--device"):
-        setup.choose_device(name)
+        choice.choose_device(name)
 
 
 def test_a_gpu_is_used_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert setup.choose_device(None).type == "cuda"
+    assert choice.choose_device(None).type == "cuda"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert setup.choose_device(None).type == "cpu"
-    assert setup.choose_device("cpu").type == "cpu"
+    assert choice.choose_device(None).type == "cpu"
+    assert choice.choose_device("cpu").type == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_gpu_is_used_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_auto_takes_embedded_and_says_why_and_how_to_force_the_other(space: str, device: str, reasons: str) -> None:
-    found = setup.choose_benchmark(parse(["--space", space]), spaces.get(space), torch.device(device))
+    found = choice.choose_benchmark(parse(["--space", space]), spaces.get(space), torch.device(device))
     other = "" if space == "toy" else "; force the other with --benchmark paper"
     assert found == ("embedded", reasons + other)
 
@@ -138,16 +138,16 @@ def test_auto_takes_embedded_and_says_why_and_how_to_force_the_other(space: str,
 def test_auto_takes_paper_where_everything_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     request, space, gpu = parse(["--space", "s1"]), spaces.get("s1"), torch.device("cuda")
     (tmp_path / "data" / "cifar-10-batches-py").mkdir(parents=True)
-    name, why = setup.choose_benchmark(request, space, gpu)
+    name, why = choice.choose_benchmark(request, space, gpu)
     assert (name, "no official table of s1 is prepared" in why) == ("embedded", True)
     monkeypatch.setattr(setup, "find_table", lambda _space, dataset: Path(dataset))
-    name, why = setup.choose_benchmark(request, space, gpu)
+    name, why = choice.choose_benchmark(request, space, gpu)
     assert (name, why) == ("paper", "GPU, CIFAR-10 and table are there; force the other with --benchmark embedded")
 
 
 def test_a_benchmark_that_is_asked_for_is_taken() -> None:
     request = parse(["--space", "toy", "--benchmark", "paper"])
-    assert setup.choose_benchmark(request, spaces.get("toy"), torch.device("cpu")) == ("paper", "as asked")
+    assert choice.choose_benchmark(request, spaces.get("toy"), torch.device("cpu")) == ("paper", "as asked")
 
 
 @pytest.mark.parametrize(
@@ -247,42 +247,42 @@ def test_other_data_have_another_fingerprint(tmp_path: Path, what: str, monkeypa
 
 def test_a_changed_table_is_another_run(tmp_path: Path) -> None:
     path = benches.table(tmp_path / "t.arrow")
-    specs = setup.specs(prepared(tmp_path, "--table", str(path)), METHODS["darts"])
+    specs = variants.specs(prepared(tmp_path, "--table", str(path)), METHODS["darts"])
     data = load(path)
     first = next(iter(data.measurements))
     values = data.measurements[first].values.copy()
     values[0, 0] += 0.001
     changed = {**data.measurements, first: dataclasses.replace(data.measurements[first], values=values)}
     write(path, dataclasses.replace(data, measurements=changed))
-    again = setup.specs(prepared(tmp_path, "--table", str(path)), METHODS["darts"])
+    again = variants.specs(prepared(tmp_path, "--table", str(path)), METHODS["darts"])
     assert again[0].signature != specs[0].signature
 
 
 def test_a_comma_makes_a_grid_of_settings(tmp_path: Path) -> None:
     found = prepared(tmp_path, "--set", "darts.arch.lr=0.1,0.2", "--set", "*.weights.lr=0.5,0.05", "--seeds", "0:2")
-    variants = setup.variants(found, METHODS["darts"])
-    assert [variant.note for variant in variants] == [
+    grid = variants.variants(found, METHODS["darts"])
+    assert [variant.note for variant in grid] == [
         f"weights.lr={w}, arch.lr={a}" for w in (0.5, 0.05) for a in (0.1, 0.2)
     ]
-    pairs = [(v.specs[0].settings.weights.lr, v.specs[0].settings.arch.lr) for v in variants]
+    pairs = [(v.specs[0].settings.weights.lr, v.specs[0].settings.arch.lr) for v in grid]
     assert pairs == [(0.5, 0.1), (0.5, 0.2), (0.05, 0.1), (0.05, 0.2)]
-    assert len({spec.signature for variant in variants for spec in variant.specs}) == 8
-    assert variants[0].label == "darts[weights.lr=0.5, arch.lr=0.1]"
+    assert len({spec.signature for variant in grid for spec in variant.specs}) == 8
+    assert grid[0].label == "darts[weights.lr=0.5, arch.lr=0.1]"
 
 
 def test_a_grid_of_equal_values_is_one_variant_without_a_note(tmp_path: Path) -> None:
-    (one,) = setup.variants(prepared(tmp_path, "--set", "darts.arch.lr=0.1,0.10"), METHODS["darts"])
+    (one,) = variants.variants(prepared(tmp_path, "--set", "darts.arch.lr=0.1,0.10"), METHODS["darts"])
     assert (one.note, one.label) == ("", "darts")
-    (alone,) = setup.variants(prepared(tmp_path), METHODS["darts"])
-    assert alone.specs == setup.specs(prepared(tmp_path), METHODS["darts"])
+    (alone,) = variants.variants(prepared(tmp_path), METHODS["darts"])
+    assert alone.specs == variants.specs(prepared(tmp_path), METHODS["darts"])
 
 
 def test_a_list_in_brackets_is_one_value(tmp_path: Path) -> None:
     found = prepared(tmp_path, "--set", "darts.arch.betas=[0.9, 0.99]")
-    (one,) = setup.variants(found, METHODS["darts"])
+    (one,) = variants.variants(found, METHODS["darts"])
     assert one.specs[0].settings.arch.betas == (0.9, 0.99)
 
 
 def test_a_wrong_value_of_a_grid_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"arch\.lr"):
-        setup.variants(prepared(tmp_path, "--set", "darts.arch.lr=0.1,fast"), METHODS["darts"])
+        variants.variants(prepared(tmp_path, "--set", "darts.arch.lr=0.1,fast"), METHODS["darts"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests import benches
 
-from bench import run, setup
+from bench import run, setup, variants
 from bench.lab import Lab
 from bench.request import parse
 from searchers._bilevel import Bilevel
@@ -184,15 +184,15 @@ def test_the_search_has_the_settings_of_the_benchmark_and_of_the_command() -> No
         "--set", "random_ws+perturbation.select.lr=0.1,0.2",
     ])  # fmt: skip
     with pytest.raises(ValueError, match=r"expected one of the settings .*, got share"):
-        setup.methods(request)
+        variants.methods(request)
     request = dataclasses.replace(request, set={**request.set, "*": {"weights.lr": 0.5, "select.share": 0.6}})
     bench = setup.prepare(request)
-    darts, random = setup.methods(request)
+    darts, random = variants.methods(request)
     preset = bench.preset.settings
-    found = setup.specs(bench, darts)[0].settings
+    found = variants.specs(bench, darts)[0].settings
     assert (found.search.arch.lr, found.search.weights.lr) == (preset["*"]["arch.lr"], 0.5)
     assert (found.select.tune_epochs, found.select.share) == (2, 0.6)
-    one, two = setup.variants(bench, random)
+    one, two = variants.variants(bench, random)
     assert [each.specs[0].settings.select.lr for each in (one, two)] == [0.1, 0.2]
     assert one.label == "random_ws+perturbation[select.lr=0.1]"
     assert one.specs[0].settings.search.ranking.candidates == preset["random_ws"]["ranking.candidates"]

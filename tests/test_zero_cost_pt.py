@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import setup, speed
+from bench import setup, speed, variants
 from bench.request import parse
 from bench.spaces import get
 from searchers import _projection, zero_cost_pt
@@ -145,7 +145,7 @@ def test_orders() -> None:
 def test_a_run_has_no_epochs_whatever_is_asked_for() -> None:
     request = parse(["--space", "toy", "--methods", "zero_cost_pt,darts", "--epochs", "7", "--benchmark", "embedded"])
     bench = setup.prepare(request)
-    assert [setup.specs(bench, METHODS[name])[0].epochs for name in ("zero_cost_pt", "darts")] == [0, 7]
+    assert [variants.specs(bench, METHODS[name])[0].epochs for name in ("zero_cost_pt", "darts")] == [0, 7]
     assert speed.main(["--space", "toy", "--methods", "zero_cost_pt", "--benchmark", "embedded"]) == 2
 
 

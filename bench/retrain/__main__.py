@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bench import command, data, setup, spaces
+from bench import choice, command, data, spaces
 from bench.data.augment import Augmentation
 from bench.data.types import Dataset
 from bench.retrain import networks
@@ -65,7 +65,7 @@ def retrain(chosen: argparse.Namespace) -> None:
         ValueError: there is no such space, cell or dataset, or nothing to test on.
     """
     torch.set_num_threads(chosen.threads or torch.get_num_threads())
-    device, protocol = setup.choose_device(chosen.device), _protocol(chosen)
+    device, protocol = choice.choose_device(chosen.device), _protocol(chosen)
     dataset = data.load(chosen.dataset, split_rule="nb201" if chosen.space == "nb201" else "first_second")
     size = NetworkSize(protocol.channels, protocol.cells, dataset.search.images.shape[1], dataset.classes)
     key = _key(chosen, size)
@@ -117,7 +117,7 @@ def _entry(chosen: argparse.Namespace, key: str) -> tuple[TableEntry | None, str
     if chosen.table == "none":
         return None, "no table was asked for"
     space = spaces.get(chosen.space)
-    path = setup.find_table(space, chosen.dataset) if chosen.table is None else setup.given_table(chosen.table, space)
+    path = choice.find_table(space, chosen.dataset) if chosen.table is None else choice.given_table(chosen.table, space)
     if path is None:
         return None, f"no table of {chosen.space} on {chosen.dataset} is prepared"
     table = Table.open(path, chosen.dataset)

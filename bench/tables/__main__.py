@@ -125,7 +125,7 @@ def _share(text: str) -> tuple[int, int]:
 def _build(chosen: argparse.Namespace) -> int:
     import torch
 
-    from bench import data, setup, spaces
+    from bench import choice, data, spaces
     from bench.data.augment import Augmentation
     from bench.tables.build import Plan, Protocol, build, identity, set_aside, table
     from bench.tables.parts import Parts
@@ -144,7 +144,7 @@ def _build(chosen: argparse.Namespace) -> int:
     parts = Parts(chosen.parts or default_cache() / "parts" / f"{name}-{digest}", wanted)
     if chosen.fresh and chosen.share == (1, 1):
         parts.remove()
-    device = setup.choose_device(chosen.device)
+    device = choice.choose_device(chosen.device)
     if chosen.share == (1, 1):
         sys.stdout.write(f"{name}, {wanted}\ntrainings are kept in {parts.folder}\n")
     if chosen.jobs > 1:

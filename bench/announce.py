@@ -1,0 +1,70 @@
+"""What a command says before it searches: the benchmark and why, and with `--dry-run` the whole plan."""
+
+from rich.console import Console
+
+from bench import setup, store
+from bench.estimate import Estimate, estimate
+from bench.launch.plan import Plan
+from bench.setup import Bench
+from bench.variants import Variant
+
+
+def say(console: Console, line: str) -> None:
+    """Print a line as it is, however long."""
+    console.print(line, highlight=False, soft_wrap=True)
+
+
+def announce(console: Console, bench: Bench) -> None:
+    """Say which benchmark runs, why, its sizes, and how it differs from the methods' defaults."""
+    preset = bench.preset
+    lines = [
+        f"benchmark {preset.name}: {bench.why}",
+        f"{bench.space.name} on {preset.dataset}: {preset.train_size} images in two halves, batch {preset.batch_size}, "
+        f"{preset.channels} channels, {preset.cells} cells a stage, {preset.epochs} epochs, device {bench.device}",
+    ]
+    if preset.settings:
+        changes = "; ".join(
+            f"{name}: " + ", ".join(f"{path}={value}" for path, value in inner.items())
+            for name, inner in preset.settings.items()
+        )
+        lines.append(f"settings that differ from the methods' defaults: {changes}")
+    if bench.truth is None:
+        lines.append("no benchmark table: cells are recorded without true accuracies and regrets")
+    else:
+        facts = bench.truth.reference
+        covered = "unknown" if facts.coverage is None else f"{facts.coverage:.1%}"
+        lines.append(f"table: {facts.rows} cells ({covered} of all encodings), {facts.budget} epochs, {facts.source}")
+    if "ranking" in bench.request.metrics:
+        lines.append(f"ranking: {preset.ranking.cells} cells of the space, overlap of the best {preset.ranking.top}")
+    for line in lines:
+        say(console, line)
+
+
+def dry_run(console: Console, plan: Plan) -> float:
+    """Say what each run is and costs, and which units there are; return their seconds, one after another."""
+    sizes = {variant.label: _runs(console, plan, variant) for variant in plan.variants}
+    total_s = 0.0
+    for unit in plan.units:
+        found, width = sizes[unit.variant_label]
+        wall_s = found.wall_s * len(unit.seeds) / width
+        how = ", goes on from its checkpoint" if unit.resumes else ""
+        say(console, f"unit {unit.label}: stack of {len(unit.seeds)}, about {wall_s:.0f} s from the start{how}")
+        total_s += wall_s
+    return total_s
+
+
+def _runs(console: Console, plan: Plan, variant: Variant) -> tuple[Estimate, int]:
+    """Say what the runs of a variant are; return what a stack of them costs, and its width."""
+    specs, request = variant.specs, plan.bench.request
+    width = min(request.replicas or len(specs), len(specs))
+    found = estimate(setup.stack(plan.bench, variant.method, specs[:width]))
+    note = f"{variant.note}, " if variant.note else ""
+    for spec in specs:
+        done = "  finished" if store.finished(request.results, spec) else ""
+        say(
+            console,
+            f"{spec.name}  {note}{found.weights:,} weights, {found.logits} logits in {found.rows} rows, "
+            f"{found.steps_per_epoch} steps an epoch, about {found.wall_s / width:.0f} s, "
+            f"{found.peak_bytes / 2**20:.0f} MiB a stack of {width}{done}",
+        )
+    return found, width

@@ -1,0 +1,83 @@
+"""Which device, benchmark and table a request means, and why."""
+
+from pathlib import Path
+
+import torch
+
+from bench import data
+from bench.metrics.cell import Truth
+from bench.presets import Preset
+from bench.request import Request
+from bench.spaces.base import Space
+from bench.tables import catalog
+from bench.tables.table import Table
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Return the device of that name, by default a GPU if there is one."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"expected --device cpu, cuda or cuda:N, got {name!r}") from error
+    if device.type not in {"cpu", "cuda"}:
+        raise ValueError(f"expected --device cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"expected a GPU for --device {name}, found {torch.cuda.device_count()}; use --device cpu")
+    return device
+
+
+def choose_benchmark(request: Request, space: Space, device: torch.device) -> tuple[str, str]:
+    """Return the benchmark's name and why it was taken."""
+    if request.benchmark != "auto":
+        return request.benchmark, "as asked"
+    if space.name == "toy":
+        return "embedded", "toy has no published benchmark"
+    missing = []
+    if device.type != "cuda":
+        missing.append("there is no GPU")
+    if not (data.data_root() / "cifar-10-batches-py").is_dir():
+        missing.append("CIFAR-10 is not prepared")
+    if not missing and find_table(space, "cifar10") is None:
+        missing.append(f"no official table of {space.name} is prepared")
+    if missing:
+        return "embedded", f"{', '.join(missing)}; force the other with --benchmark paper"
+    return "paper", "GPU, CIFAR-10 and table are there; force the other with --benchmark embedded"
+
+
+def find_table(space: Space, dataset: str) -> Path | None:
+    """Return the table of a space and dataset from the data folder, the user's cache or the package."""
+    return catalog.find(space.name, dataset, data.data_root(), catalog.default_cache(), space.multiplicities)
+
+
+def truth(request: Request, space: Space, preset: Preset) -> Truth | None:
+    """Return the table that is asked for, or the one that is found; None where there is none and none is needed.
+
+    Raises:
+        ValueError: the table is not there, or is of another space.
+    """
+    if request.table == "none":
+        return None
+    path = find_table(space, preset.dataset) if request.table is None else given_table(request.table, space)
+    if path is None and preset.name == "paper":
+        raise ValueError(
+            f"expected a benchmark table of {space.name} on {preset.dataset} under {data.data_root()}, found none; "
+            "name one with --table FILE, or run without accuracies with --table none"
+        )
+    if path is None:
+        return None
+    table = Table.open(path, preset.dataset, request.budget)
+    if table.space != space.name:
+        raise ValueError(f"expected a table of the space {space.name}, got {path}, which is of {table.space}")
+    return Truth(table, table.reference())
+
+
+def given_table(name: str, space: Space) -> Path:
+    """Return the table of `--table`, imported if it is not one of ours."""
+    path = Path(name)
+    if not path.is_file():
+        raise ValueError(f"expected a table at --table, found no file {path}")
+    if path.suffix == ".arrow":
+        return path
+    return catalog.imported(path, space.name, catalog.default_cache(), space.multiplicities)
