@@ -16,7 +16,7 @@ from rich.console import Console
 from bench import setup, tabular_run, tabular_setup, tracker, variants
 from bench.announce import announce, dry_run, say
 from bench.launch.plan import Plan, plan
-from bench.launch.registry import choose
+from bench.launch.registry import check, choose
 from bench.launch.unit import Outcome, Unit, Watch
 from bench.launch.work import Worker
 from bench.progress import new_console, view
@@ -37,6 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         request = parse(arguments)
         if request.tensorboard:
             tracker.check()
+        check(request)
         torch.set_num_threads(request.threads or torch.get_num_threads())
         parts = [tabular_setup.split(one) for one in one_space(request)]
         searches = [search for search, _ in parts if search is not None]

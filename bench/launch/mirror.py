@@ -4,28 +4,32 @@ A worker makes a parcel after every instant, the driver puts it in place in the 
 then what counts them, then the checkpoint. So whatever dies, the driver's folder is one that a search can go on from.
 """
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 GROWING = ".jsonl"
 """Files that only grow while one process searches: their new bytes are enough."""
-PRIVATE = (".part", ".lock")
-"""Files of the process that searches; nobody else's business."""
+PRIVATE = (".part",)
+"""Files that are not whole yet."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """New bytes of a file, from `start` to its end.
+    """What becomes of a file.
 
     Attributes:
         path: relative to the results folder.
+        content: its bytes from `start` to its end.
+        moved: the file it was before, where it has only been renamed.
     """
 
     path: str
-    start: int
-    content: bytes
+    start: int = 0
+    content: bytes = b""
+    moved: str | None = None
 
 
 @dataclass(frozen=True)
@@ -38,39 +42,50 @@ class Parcel:
 
 @dataclass(frozen=True)
 class Mirror:
-    """What of some folders has been handed over; the first parcel holds everything.
+    """What of a results folder has been handed over; the first parcel holds everything.
 
     Attributes:
-        folders: relative to `results`, in the order in which they are to be put in place.
+        known: files that the other side has already, maybe with other content.
     """
 
     results: Path
-    folders: tuple[str, ...]
+    known: tuple[str, ...] = ()
     _seen: dict[str, os.stat_result] = field(default_factory=dict)
 
-    def parcel(self) -> Parcel:
-        """Return what changed since the last parcel."""
-        found = [name for folder in self.folders for name in _files(self.results, folder)]
-        changes = [change for name in found if (change := self._change(name)) is not None]
-        removed = tuple(name for name in self._seen if name not in set(found))
-        for name in removed:
+    def parcel(self, folders: Sequence[str]) -> Parcel:
+        """Return what changed in these folders since the last parcel; they are put in place in this order."""
+        found = [name for folder in folders for name in _files(self.results, folder)]
+        before = dict(self._seen)
+        changes = [change for name in found if (change := self._change(name, before)) is not None]
+        moved = {change.moved for change in changes}
+        gone = [name for name in (*self.known, *before) if name not in found and name not in moved]
+        for name in before.keys() - set(found):
             del self._seen[name]
-        return Parcel(tuple(changes), removed)
+        # A checkpoint that becomes the previous one has to make room before the new one comes.
+        changes.sort(key=lambda change: (_is_stack(change.path), change.moved is None))
+        return Parcel(tuple(changes), tuple(dict.fromkeys(gone)))
 
-    def _change(self, name: str) -> Change | None:
+    def _change(self, name: str, before: dict[str, os.stat_result]) -> Change | None:
         with (self.results / name).open("rb") as file:
-            now, before = os.fstat(file.fileno()), self._seen.get(name)
-            if before is not None and _identity(before) == _identity(now):
-                return None
-            grown = before is not None and name.endswith(GROWING) and now.st_ino == before.st_ino
-            start = before.st_size if grown and before is not None and before.st_size <= now.st_size else 0
+            now, last = os.fstat(file.fileno()), before.get(name)
             self._seen[name] = now
+            if last is not None and _identity(last) == _identity(now):
+                return None
+            for other, seen in before.items():
+                if _identity(seen) == _identity(now):
+                    return Change(name, moved=other)
+            grown = name.endswith(GROWING) and last is not None and last.st_ino == now.st_ino
+            start = last.st_size if grown and last is not None and last.st_size <= now.st_size else 0
             file.seek(start)
             return Change(name, start, file.read(now.st_size - start))
 
 
 def _identity(found: os.stat_result) -> tuple[int, int, int]:
     return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _is_stack(name: str) -> bool:
+    return name.startswith("stacks/")
 
 
 def _files(results: Path, folder: str) -> list[str]:
@@ -90,14 +105,26 @@ def put(results: Path, parcel: Parcel) -> None:
     for change in parcel.changes:
         path = results / change.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        if change.start:
+        if change.moved is not None:
+            (results / change.moved).replace(path)
+        elif change.start:
             _append(path, change)
         else:
             _replace(path, change.content)
-    for name in parcel.removed:
-        (results / name).unlink(missing_ok=True)
-        if not any((results / name).parent.iterdir()):
-            (results / name).parent.rmdir()
+    _remove(results, parcel.removed)
+
+
+def clear(results: Path, folders: Sequence[str]) -> None:
+    """Drop a unit's files, checkpoints first: they count bytes of records."""
+    _remove(results, [name for folder in reversed(folders) for name in _files(results, folder)])
+
+
+def _remove(results: Path, names: Iterable[str]) -> None:
+    for name in names:
+        path = results / name
+        path.unlink(missing_ok=True)
+        if path.parent.exists() and not any(path.parent.iterdir()):
+            path.parent.rmdir()
 
 
 def _append(path: Path, change: Change) -> None:
@@ -119,6 +146,17 @@ def _replace(path: Path, content: bytes) -> None:
     partial.replace(path)
 
 
-def folders(runs: Sequence[str], stack: str) -> tuple[str, ...]:
-    """Return the folders of a unit in the order in which a store writes them."""
-    return (*(f"runs/{run}" for run in runs), f"stacks/{stack}")
+def everything(results: Path) -> tuple[str, ...]:
+    """Return the folders of all runs and stacks, in the order in which a store writes them."""
+    kinds = [sorted((results / kind).glob("*")) for kind in ("runs", "stacks")]
+    return tuple(str(path.relative_to(results)) for kind in kinds for path in kind)
+
+
+def folders(results: Path, runs: Sequence[str], stack: str) -> tuple[str, ...]:
+    """Return the folders of a unit, with those of the smaller stacks that its runs may have been searched in."""
+    stacks = {stack: None}
+    for run in runs:
+        path = results / "runs" / run / "environment.json"
+        if path.exists():
+            stacks[json.loads(path.read_text(encoding="utf-8"))["stack"]] = None
+    return (*(f"runs/{run}" for run in runs), *(f"stacks/{name}" for name in stacks))

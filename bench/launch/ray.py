@@ -1,0 +1,300 @@
+"""Units as tasks of a Ray cluster (extra [ray]): placement and autoscaling are Ray's, what is kept is the driver's.
+
+No shared folder is assumed. A worker searches in a folder of its own and sends what changed after every instant; the
+driver puts it into `--results`, under the runs' locks, so that its folder is always one to go on from. A unit whose
+worker or node dies is sent out again with the files that have arrived. With `--shared` workers write to `--results`
+themselves, and only progress travels.
+"""
+
+import dataclasses
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import choice
+from bench.launch import mirror
+from bench.launch.mirror import Mirror, Parcel
+from bench.launch.unit import Moment, Outcome, Unit, Watch, unit
+from bench.launch.work import Worker
+from bench.lock import Held, locked
+from bench.request import Request
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.2
+AT_ONCE = 256
+"""Units that are with Ray at one time, so that ten thousand are not all held, locked and in memory."""
+LOCKS = 800
+"""Runs that are locked at one time: every lock is an open file, and 1024 is a usual limit."""
+
+
+@dataclass(frozen=True)
+class Letter:
+    """What a worker tells the driver.
+
+    Attributes:
+        attempt: of the unit; letters of an attempt that was given up are not opened.
+        moment: None where only files come, after the end.
+        parcel: None where the folder is shared.
+    """
+
+    label: str
+    attempt: int
+    moment: Moment | None
+    parcel: Parcel | None
+
+
+@dataclass(frozen=True)
+class Errand:
+    """What a worker is given; plain values.
+
+    Attributes:
+        unit: `Unit.plain`.
+        seed: the files of an earlier attempt; None: there are none.
+        shared: whether the results folder is the driver's own.
+        threads: for torch, where the command does not say.
+    """
+
+    unit: dict[str, Any]
+    attempt: int
+    seed: Parcel | None
+    shared: bool
+    threads: int
+
+
+def check(_request: Request) -> None:
+    """Raise where Ray cannot be used.
+
+    Raises:
+        ValueError: the package is not installed.
+    """
+    if util.find_spec("ray") is None:
+        raise ValueError(
+            "expected the package ray for --launcher ray, found none; "
+            "install it with pip install 'nas-stability[ray]' on every machine"
+        )
+
+
+@dataclass(frozen=True)
+class OnRay:
+    """The launcher.
+
+    Attributes:
+        worker: of this process, which has the tables.
+        address: of the cluster; None: that of RAY_ADDRESS, else one that is started here.
+        cpus, gpus: what a unit takes, fractions allowed.
+        shared: whether every machine sees the results folder under the same path.
+        retries: how often a unit is sent out again whose worker died.
+    """
+
+    worker: Worker
+    address: str | None
+    cpus: float
+    gpus: float
+    shared: bool
+    retries: int
+
+    def run(self, units: Sequence[Unit], watch: Watch) -> Iterator[Outcome]:
+        """Yield what became of each unit."""
+        if not units:
+            return
+        with _connected(self.address) as mailbox:
+            yield from _Driver(self, mailbox, watch).outcomes(units)
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[Any]:
+    """Yield the mailbox of a connection to the cluster; it lives with this process."""
+    import ray
+    from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+    try:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        yield Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+    finally:
+        ray.shutdown()
+
+
+@dataclass
+class _Sent:
+    """A unit that is with Ray, and the locks that are held for it."""
+
+    unit: Unit
+    attempt: int
+    locks: ExitStack
+    seeded: bool = False
+    opened: bool = False
+
+
+@dataclass
+class _Driver:
+    """One command's units on a cluster."""
+
+    launcher: OnRay
+    mailbox: Any
+    watch: Watch
+    under_way: dict[Any, _Sent] = field(default_factory=dict)
+    tables: dict[str, Any] = field(default_factory=dict)
+
+    def outcomes(self, units: Sequence[Unit]) -> Iterator[Outcome]:
+        waiting = list(reversed(units))
+        at_once = max(1, min(AT_ONCE, LOCKS // max(len(unit.runs) for unit in units)))
+        try:
+            while waiting or self.under_way:
+                while waiting and len(self.under_way) < at_once:
+                    refused = self._begin(waiting.pop())
+                    if refused is not None:
+                        yield refused
+                yield from self._ended()
+        finally:
+            self._give_up()
+
+    def _begin(self, one: Unit) -> Outcome | None:
+        locks = ExitStack()
+        try:
+            if not self.launcher.shared:
+                locks.enter_context(locked(one.request.results, one.runs))
+        except Held as held:
+            return Outcome(one.label, "refused", str(held))
+        self._send(_Sent(one, 1, locks))
+        return None
+
+    def _send(self, sent: _Sent) -> None:
+        import ray
+
+        one, results = sent.unit, sent.unit.request.results
+        seed = None
+        if not (self.launcher.shared or one.fresh):
+            seed = Mirror(results).parcel(mirror.folders(results, one.runs, one.stack))
+        sent.seeded, sent.opened = seed is not None, False
+        errand = Errand(one.plain(), sent.attempt, seed, self.launcher.shared, max(1, int(self.launcher.cpus)))
+        task = ray.remote(_search).options(
+            num_cpus=self.launcher.cpus, num_gpus=self.launcher.gpus, max_retries=0, name=one.label
+        )
+        self.under_way[task.remote(errand, self._table(one), self.mailbox)] = sent
+
+    def _table(self, one: Unit) -> Any:
+        """Return the benchmark table of a unit for machines that may not have it; None where it is not needed."""
+        import ray
+
+        key = one.request.table or one.request.space
+        if key not in self.tables:
+            bench = self.launcher.worker.bench(one.request)
+            shipped = bench.truth is not None and not self.launcher.shared
+            path = choice.table_file(one.request, bench.space, bench.preset.dataset) if shipped else None
+            self.tables[key] = None if path is None else ray.put(path.read_bytes())
+        return self.tables[key]
+
+    def _ended(self) -> Iterator[Outcome]:
+        """Wait a moment, open what has come, and yield what became of the units that have ended."""
+        import ray
+
+        ended, _ = ray.wait(list(self.under_way), num_returns=1, timeout=POLL_S)
+        self._open()
+        for task in ended:
+            sent = self.under_way.pop(task)
+            outcome = _result(task, sent)
+            if outcome is None and sent.attempt <= self.launcher.retries:
+                log.warning("%s: its worker died, it is sent out again", sent.unit.label)
+                self._send(dataclasses.replace(sent, unit=sent.unit.again(), attempt=sent.attempt + 1))
+                continue
+            sent.locks.close()
+            yield outcome or Outcome(
+                sent.unit.label, "failed", f"its worker died {sent.attempt} times", attempts=sent.attempt
+            )
+
+    def _open(self) -> None:
+        """Put the files that have come into place, then tell what is new."""
+        current = {(sent.unit.label, sent.attempt): sent for sent in self.under_way.values()}
+        count = self.mailbox.qsize()
+        for letter in self.mailbox.get_nowait_batch(count) if count else []:
+            sent = current.get((letter.label, letter.attempt))
+            if sent is None:
+                continue
+            if letter.parcel is not None:
+                results = sent.unit.request.results
+                if not (sent.opened or sent.seeded):
+                    mirror.clear(results, mirror.folders(results, sent.unit.runs, sent.unit.stack))
+                mirror.put(results, letter.parcel)
+                sent.opened = True
+            if letter.moment is not None:
+                self.watch(letter.moment)
+
+    def _give_up(self) -> None:
+        """End what is still searched; what has arrived stays."""
+        import ray
+
+        for task, sent in self.under_way.items():
+            ray.cancel(task, force=True)
+            sent.locks.close()
+        self.under_way.clear()
+
+
+def _result(task: Any, sent: _Sent) -> Outcome | None:
+    """Return what a task says became of its unit; None where its worker or its node died."""
+    import ray
+    from ray import exceptions
+
+    try:
+        return dataclasses.replace(ray.get(task), attempts=sent.attempt)
+    except exceptions.RayTaskError as error:
+        reason = str(error.cause) if error.cause is not None else str(error).splitlines()[-1]
+        return Outcome(sent.unit.label, "failed", reason, attempts=sent.attempt)
+    except (exceptions.RayError, exceptions.RayActorError) as error:
+        log.warning("%s: %s", sent.unit.label, " ".join(str(error).split())[:200])
+        return None
+
+
+def _search(errand: Errand, table: bytes | None, mailbox: Any) -> Outcome:
+    """Search a unit, in a process of the cluster; `table` is the content of its benchmark table's file."""
+    one = unit(errand.unit)
+    torch.set_num_threads(one.request.threads or errand.threads)
+    if errand.shared:
+        return _worker().search(one, lambda moment: mailbox.put(Letter(one.label, errand.attempt, moment, None)))
+    results = _folder()
+    mirror.clear(results, mirror.everything(results))
+    seed = errand.seed or Parcel(())
+    mirror.put(results, seed)
+    where = {"results": results} if table is None else {"results": results, "table": _kept(table)}
+    here = dataclasses.replace(one, request=dataclasses.replace(one.request, **where))
+    changed = Mirror(results, known=tuple(change.path for change in seed.changes))
+
+    def tell(moment: Moment | None) -> None:
+        mailbox.put(Letter(one.label, errand.attempt, moment, changed.parcel(mirror.everything(results))))
+
+    outcome = _worker().search(here, tell)
+    tell(None)
+    return outcome
+
+
+def _kept(table: bytes) -> str:
+    """Return the file of a table, written where this process has not got it yet."""
+    path = _folder() / "tables" / f"{hashlib.sha256(table).hexdigest()[:16]}.arrow"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(table)
+    return str(path)
+
+
+@cache
+def _worker() -> Worker:
+    """Return what searches in this process; data and tables stay loaded from one unit to the next."""
+    return Worker()
+
+
+@cache
+def _folder() -> Path:
+    """Return a folder of this process; Ray's processes are killed, so it stays until the machine clears it."""
+    return Path(tempfile.mkdtemp(prefix=f"nas-stability-{os.getpid()}-"))
