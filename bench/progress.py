@@ -38,7 +38,8 @@ class _Live:
     """A bar for every unit under way, and one for the command where it has several units."""
 
     def __init__(self, progress: Progress, units: int) -> None:
-        self.progress, self.units, self.ended = progress, units, 0
+        self.progress, self.units = progress, units
+        self.ended: set[str] = set()
         self.whole = progress.add_task("units", total=units, state="", visible=units > 1)
         self.tasks: dict[str, TaskID] = {}
 
@@ -48,9 +49,9 @@ class _Live:
         task = self.tasks[moment.label]
         self.progress.update(task, completed=moment.epoch, state=moment.text)
         if moment.last and self.units > 1:
-            self.ended += 1
+            self.ended.add(moment.label)
             self.progress.update(task, visible=False)
-            self.progress.update(self.whole, completed=self.ended, state=f"{self.ended}/{self.units}")
+            self.progress.update(self.whole, completed=len(self.ended), state=f"{len(self.ended)}/{self.units}")
 
 
 class _Plain:

@@ -15,10 +15,11 @@ from rich.console import Console
 
 from bench import setup, tabular_run, tabular_setup, tracker, variants
 from bench.announce import announce, dry_run, say
-from bench.launch.plan import Plan, plan
+from bench.launch.plan import Plan, decided, plan
 from bench.launch.registry import check, choose
 from bench.launch.unit import Outcome, Unit, Watch
 from bench.launch.work import Worker
+from bench.lock import check_writable
 from bench.progress import new_console, view
 from bench.request import Request, one_space, parse
 from bench.summary import closing_table
@@ -60,7 +61,7 @@ def _supernets(console: Console, requests: Sequence[Request]) -> Callable[[], in
         chosen = variants.methods(request)
         bench = setup.prepare(request)
         plans.append(plan(bench, [variant for method in chosen for variant in variants.variants(bench, method)]))
-        worker.share(bench)
+        worker.share(bench, decided(bench))
 
     def work() -> int:
         for one in plans:
@@ -68,6 +69,11 @@ def _supernets(console: Console, requests: Sequence[Request]) -> Callable[[], in
         if requests[0].dry_run:
             _dry_run(console, plans)
             return OK
+        try:
+            check_writable(requests[0].results)
+        except ValueError as error:
+            log.error("error: %s", error)
+            return WRONG
         return _search_all(console, plans, worker)
 
     return work
@@ -121,7 +127,7 @@ def _tracked(watch: Watch, plans: Sequence[Plan], units: Sequence[Unit]) -> Iter
 
 def _complain(outcome: Outcome) -> None:
     if outcome.state == "failed":
-        log.error("failed: %s: %s (see error.txt in its folder)", outcome.label, outcome.reason)
+        log.error("failed: %s: %s", outcome.label, outcome.reason)
     elif outcome.state == "refused":
         log.error("refused: %s: %s", outcome.label, outcome.reason)
 

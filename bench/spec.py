@@ -1,6 +1,7 @@
 """What identifies a run, and the hash that names it."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -24,7 +25,7 @@ class Signed:
         """Return the specification as plain values, with its signature."""
         return {**dataclasses.asdict(self), "signature": self.signature}
 
-    @property
+    @functools.cached_property
     def signature(self) -> str:
         text = json.dumps(dataclasses.asdict(self), sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from rich.table import Table as Rows
 
-from bench import setup, store, variants
+from bench import place, setup, variants
 from bench.metrics import curvature
 from bench.progress import new_console
 from bench.request import parse
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
         log.error("error: %s", error)
         return 2
     found = measure(bench, method)
-    environment = store.environment(bench.device, ())
+    environment = place.environment(bench.device, ())
     preset = bench.preset
     title = (
         f"{method.name} on {bench.space.name}, {preset.dataset}, batch {preset.batch_size}, "

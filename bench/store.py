@@ -8,23 +8,21 @@ Files are flushed to disk before the checkpoint that counts them is renamed into
 import dataclasses
 import hashlib
 import json
+import logging
 import os
-import platform
-import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import torch
-
+from bench.checkpoint import Checkpoint, write_json
+from bench.place import differences
 from bench.spec import RunSpec
 
+log = logging.getLogger(__name__)
+
 FILES = ("records.jsonl", "timing.jsonl")
-SAME_BITS = ("python", "versions", "device", "device_name", "threads", "revision")
-PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow")
+ENDS = ("finished.json", "diverged.json")
 
 
 @runtime_checkable
@@ -60,74 +58,128 @@ class Store:
         return stack_name([spec.signature for spec in self.specs])
 
     @property
-    def checkpoint(self) -> Path:
-        return self.results / "stacks" / self.stack / "checkpoint.pt"
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.results / "stacks" / self.stack)
 
     def folder(self, spec: Named) -> Path:
         return self.results / "runs" / spec.name
 
     def create(self, environment: dict[str, Any], table: dict[str, Any] | None) -> None:
         """Start the stack's runs anew; a checkpoint that is left counts bytes of records that go now."""
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        self.checkpoint.unlink(missing_ok=True)
+        self.checkpoint.drop()
+        self.checkpoint.folder.mkdir(parents=True, exist_ok=True)
         for spec in self.specs:
             folder = self.folder(spec)
             folder.mkdir(parents=True, exist_ok=True)
-            for name in (*FILES, "finished.json", "error.txt"):
+            # First of all the name of this stack: a checkpoint of another one that counts these records is then stale.
+            write_json(folder / "environment.json", {**environment, "stack": self.stack})
+            for name in (*FILES, *ENDS, "error.txt"):
                 (folder / name).unlink(missing_ok=True)
             write_json(folder / "spec.json", spec.resolved())
-            write_json(folder / "environment.json", {**environment, "stack": self.stack})
             write_json(folder / "table.json", table)
 
-    def resume(self) -> dict[str, Any] | None:
-        """Return the state to go on from, after cutting every run's files to it; None without a checkpoint.
+    def forget(self) -> None:
+        """Drop what is told of earlier attempts, whose records go too."""
+        for spec in self.specs:
+            (self.folder(spec) / "attempts.jsonl").unlink(missing_ok=True)
 
-        Tensors are on the CPU, where some of them belong on every device.
+    def attempt(self, facts: Mapping[str, Any]) -> None:
+        """Add a line on this attempt to every run: where it runs and from which epoch, null for the beginning."""
+        line = json.dumps(facts, allow_nan=False) + "\n"
+        for spec in self.specs:
+            path = self.folder(spec) / "attempts.jsonl"
+            if path.exists():
+                os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+            _add(path, line)
+
+    def resume(self) -> dict[str, Any] | None:
+        """Return the state to go on from, after cutting every run's files to it; None to begin with epoch 0.
+
+        A checkpoint that is damaged, or counts bytes that are not there, yields to the one before it.
+
+        Raises:
+            ValueError: records are shorter than every checkpoint says.
         """
         if not self.checkpoint.exists():
             return None
-        saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        short = None
+        for path, saved in self.checkpoint.states():
+            short = self._short(saved["bytes"])
+            if short is None:
+                self._cut(saved["bytes"])
+                self.checkpoint.keep_only(path)
+                return saved["state"]
+            log.warning("%s", short)
+        if short is not None:
+            raise ValueError(f"{short}; delete its folder to start it again")
+        log.warning("no checkpoint of %s is whole: it starts again", ", ".join(spec.name for spec in self.specs))
+        self._cut({spec.name: dict.fromkeys(FILES, 0) for spec in self.specs})
+        self.checkpoint.drop()
+        self.checkpoint.folder.mkdir(parents=True)
+        return None
+
+    def _short(self, sizes: Mapping[str, Mapping[str, int]]) -> str | None:
+        for spec in self.specs:
+            for name in FILES:
+                path, size = self.folder(spec) / name, sizes[spec.name][name]
+                length = path.stat().st_size if path.exists() else 0
+                if length < size:
+                    return f"expected at least {size} bytes in {path}, got {length}"
+        return None
+
+    def _cut(self, sizes: Mapping[str, Mapping[str, int]]) -> None:
         for spec in self.specs:
             folder = self.folder(spec)
-            (folder / "finished.json").unlink(missing_ok=True)
-            (folder / "error.txt").unlink(missing_ok=True)
+            for name in (*ENDS, "error.txt"):
+                (folder / name).unlink(missing_ok=True)
             for name in FILES:
-                _cut(folder / name, saved["bytes"][spec.name][name])
-        return saved["state"]
+                path = folder / name
+                if path.exists() and path.stat().st_size > sizes[spec.name][name]:
+                    os.truncate(path, sizes[spec.name][name])
+
+    def resumes(self) -> bool:
+        """Return whether there is a checkpoint, and every run's records are those that it counts."""
+        return self.checkpoint.exists() and all(_stack_of(self.results, spec) == self.stack for spec in self.specs)
+
+    def trained(self) -> int:
+        """Return how many epochs of training are recorded."""
+        path = self.folder(self.specs[0]) / "records.jsonl"
+        return max(path.read_bytes().count(b"\n") - 1, 0) if path.exists() else 0
 
     def changed(self, environment: dict[str, Any]) -> list[str]:
         """Return what bit-identity depends on and is no longer as it was when the stack was started."""
         path = self.folder(self.specs[0]) / "environment.json"
-        before = json.loads(path.read_text(encoding="utf-8"))
-        return [name for name in SAME_BITS if environment[name] != before[name]]
+        return differences(json.loads(path.read_text(encoding="utf-8")), environment)
 
-    def append(self, records: Sequence[Written], timing: Written) -> None:
+    def append(self, records: Sequence[Written | None], timing: Written) -> None:
+        """Add a record and a timing to every run but those that have ended before, whose record is None."""
         for spec, record in zip(self.specs, records, strict=True):
-            folder = self.folder(spec)
-            for name, line in zip(FILES, (record.line(), timing.line()), strict=True):
-                with (folder / name).open("a", encoding="utf-8") as file:
-                    file.write(line)
-                    file.flush()
-                    os.fsync(file.fileno())
+            if record is not None:
+                for name, line in zip(FILES, (record.line(), timing.line()), strict=True):
+                    _add(self.folder(spec) / name, line)
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the checkpoint in one step."""
+        """Replace the checkpoint in one step, and keep the one before it."""
         sizes = {s.name: {name: (self.folder(s) / name).stat().st_size for name in FILES} for s in self.specs}
-        write_state(self.checkpoint, {"state": state, "bytes": sizes})
+        self.checkpoint.save({"state": state, "bytes": sizes})
 
-    def finish(self) -> None:
-        """Mark every run as finished, then drop the checkpoint."""
-        for spec in self.specs:
+    def finish(self, diverged: Sequence[Mapping[str, Any] | None] = ()) -> None:
+        """Mark every run as finished, or as diverged with the reason, then drop the checkpoint."""
+        for spec, reason in zip(self.specs, diverged or [None] * len(self.specs), strict=True):
             lines = (self.folder(spec) / "records.jsonl").read_text(encoding="utf-8").count("\n")
-            write_json(self.folder(spec) / "finished.json", {"records": lines})
-        self.checkpoint.unlink(missing_ok=True)
-        self.checkpoint.parent.rmdir()
+            name = "finished.json" if reason is None else "diverged.json"
+            write_json(self.folder(spec) / name, {"records": lines, **(reason or {})})
+        self.checkpoint.drop()
 
     def fail(self, message: str) -> None:
-        """Leave the reason of a failure in every run's folder."""
+        """Leave the reason of a failure in every run's folder; where that cannot be written, the log alone has it."""
         for spec in self.specs:
-            if self.folder(spec).exists():
-                (self.folder(spec) / "error.txt").write_text(message, encoding="utf-8")
+            path = self.folder(spec) / "error.txt"
+            try:
+                if path.parent.exists():
+                    path.write_text(message, encoding="utf-8")
+            except OSError as error:
+                log.warning("could not write %s: %s", path, error)
 
 
 def stack_name(signatures: Sequence[str]) -> str:
@@ -139,10 +191,21 @@ def finished(results: Path, spec: Named) -> bool:
     return (results / "runs" / spec.name / "finished.json").exists()
 
 
+def ended(results: Path, spec: Named) -> bool:
+    """Return whether nothing is left to search: a run has finished, or has diverged."""
+    return any((results / "runs" / spec.name / name).exists() for name in ENDS)
+
+
+def diverged(results: Path, specs: Iterable[Named]) -> dict[str, dict[str, Any]]:
+    """Return what is known of the runs that have diverged, by name."""
+    paths = {spec.name: results / "runs" / spec.name / "diverged.json" for spec in specs}
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
+
+
 def stacked_with(results: Path, spec: RunSpec) -> tuple[RunSpec, ...] | None:
     """Return the runs an unfinished run was stacked with, None where there is nothing to resume."""
     stack = _stack_of(results, spec)
-    if stack is None or finished(results, spec) or not (results / "stacks" / stack / "checkpoint.pt").exists():
+    if stack is None or ended(results, spec) or not Checkpoint(results / "stacks" / stack).exists():
         return None
     path = results / "runs" / spec.name / "environment.json"
     seeds = json.loads(path.read_text(encoding="utf-8"))["seeds"]
@@ -151,57 +214,14 @@ def stacked_with(results: Path, spec: RunSpec) -> tuple[RunSpec, ...] | None:
     return specs if all(_stack_of(results, other) == stack for other in specs) else None
 
 
-def _stack_of(results: Path, spec: RunSpec) -> str | None:
+def _stack_of(results: Path, spec: Named) -> str | None:
     path = results / "runs" / spec.name / "environment.json"
     return json.loads(path.read_text(encoding="utf-8"))["stack"] if path.exists() else None
 
 
-def environment(device: torch.device, seeds: Sequence[int]) -> dict[str, Any]:
-    """Return what bit-identity depends on beside the specification."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {
-        "python": sys.version.split()[0],
-        "versions": {package: metadata.version(package) for package in PACKAGES},
-        "device": str(device),
-        "device_name": name,
-        "threads": torch.get_num_threads(),
-        "seeds": list(seeds),
-        "revision": revision(),
-    }
-
-
-def write_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint in one step; it is on the disk when this returns."""
-    partial = path.with_suffix(".part")
-    with partial.open("wb") as file:
-        torch.save(state, file)
+def _add(path: Path, line: str) -> None:
+    """Append a line; it is on the disk when this returns."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line)
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a file in one step."""
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def _cut(path: Path, size: int) -> None:
-    length = path.stat().st_size if path.exists() else 0
-    if length < size:
-        raise ValueError(f"expected at least {size} bytes in {path}, got {length}; delete its folder to start it again")
-    if length > size:
-        os.truncate(path, size)
-
-
-def revision() -> str | None:
-    """Return the git revision of the code, None outside a checkout."""
-    try:
-        root = Path(__file__).resolve().parent
-        result = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=5, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip()

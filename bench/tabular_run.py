@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from bench import setup, store, tabular, tabular_setup
+from bench import place, setup, store, tabular, tabular_setup
 from bench.metrics.cell import Truth
 from bench.tables.lookup import Lookup
 from bench.tabular import Judge, TabularRecords, TabularSpec, TabularTiming
@@ -74,7 +74,7 @@ def _keep(kept: store.Store, found: TabularRecords, timing: TabularTiming) -> No
 
 def _environment(spec: TabularSpec) -> dict[str, Any]:
     """Return what the records depend on beside the specification; optional libraries too."""
-    found = store.environment(torch.device("cpu"), spec.seeds)
+    found = place.environment(torch.device("cpu"), spec.seeds)
     installed = {name: _version(name) for name in OPTIONAL}
     return {**found, "versions": {**found["versions"], **installed}}
 

@@ -39,6 +39,11 @@ COMMAND_LINES = (
 WRITERS = (
     "bench/store.py",
     "bench/tracker.py",
+    "bench/checkpoint.py",
+    "bench/lock.py",
+    "bench/launch/mirror.py",
+    "bench/launch/ray.py",
+    "bench/launch/slurm.py",
     "bench/data/*.py",
     "bench/tables/*.py",
     "bench/retrain/__main__.py",

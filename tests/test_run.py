@@ -93,6 +93,7 @@ def test_a_run_leaves_what_the_readme_says(method: str, tmp_path: Path) -> None:
         names = {entry.name for entry in folder.iterdir()}
         assert names == {
             "spec.json", "environment.json", "table.json", "records.jsonl", "timing.jsonl", "finished.json",
+            "attempts.jsonl",
         }  # fmt: skip
         assert all(f"`{name}`" in readme for name in names)
         spec, environment, table, finished = (
@@ -108,7 +109,7 @@ def test_a_run_leaves_what_the_readme_says(method: str, tmp_path: Path) -> None:
         assert (
             finished == {"records": len(lines(folder / "records.jsonl"))} == {"records": benches.epochs_of(method) + 2}
         )
-    assert list((tmp_path / "r" / "stacks").iterdir()) == []
+    assert list((tmp_path / "r" / "stacks").iterdir()) == list((tmp_path / "r" / "locks").iterdir()) == []
 
 
 def test_a_stack_is_at_most_as_wide_as_asked(tmp_path: Path) -> None:
@@ -188,7 +189,7 @@ class Faults:
 
 
 SHORT = ("darts", *OFF, "--epochs", "1", "--seeds", "0:2")
-CHANGES, STARTED = 42, 20
+CHANGES, STARTED = 56, 31
 """What an uninterrupted search of SHORT changes on the disk, and how much of it before anything is recorded."""
 
 
@@ -218,7 +219,7 @@ def test_a_kill_at_any_change_of_the_disk_leaves_what_can_be_gone_on_from(
 def test_a_kill_while_resuming_leaves_what_can_be_gone_on_from(
     at: int, tmp_path: Path, whole: Callable[..., dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for moment in (33, at):
+    for moment in (45, at):
         with monkeypatch.context() as patch:
             faults = Faults(patch, moment)
             try:
@@ -271,7 +272,7 @@ def test_a_kill_before_the_selection_goes_on_to_the_same_bytes(
     method: str, tmp_path: Path, whole: Callable[..., dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "finish", lambda _store: (_ for _ in ()).throw(Killed))
+        patch.setattr(Store, "finish", lambda _store, _diverged: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             run.main(command(tmp_path, method, *OFF))
     assert run.main(command(tmp_path, method, *OFF)) == 0

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from bench.search import Stack, search
 from bench.spaces.base import discretise
 from bench.store import Store
 from bench.tables import Table
-from searchers.base import Choices, Method, Searcher
+from searchers.base import Choices, Method, Searcher, StepBatches, StepLosses
 
 FIRST = ["darts", *(pytest.param(name, marks=pytest.mark.slow) for name in benches.KINDS if name != "darts")]
 """One method at once, one of every kind in the long suite."""
@@ -224,34 +225,50 @@ def test_the_curvature_of_a_record_is_that_of_its_logits(usual: Usual) -> None:
 
 
 def diverging(method: Method, replica: int) -> Method:
-    """The method with one replica's logits not a number from the start."""
+    """The method with the weights of one replica not a number from its first step on."""
 
     def build(settings: Any, resources: Any) -> Searcher:
         searcher = method.build(settings, resources)
-        for values in searcher.logits().values():
-            values[replica] = math.nan
+        step = searcher.step
+
+        def poisoned(batches: StepBatches) -> StepLosses:
+            for network in [value for value in vars(searcher).values() if isinstance(value, torch.nn.Module)]:
+                for parameter in network.parameters():
+                    parameter.data[replica] = math.nan
+            return step(batches)
+
+        searcher.step = poisoned
         return searcher
 
     return dataclasses.replace(method, build=build)
 
 
-def test_a_seed_that_diverges_is_recorded_and_the_others_go_on_to_the_same_bits(tmp_path: Path, usual: Usual) -> None:
-    stack, (_, healthy) = usual("darts")
+@pytest.mark.parametrize("method", benches.EVERY)
+def test_a_seed_that_diverges_ends_and_the_others_go_on_to_the_same_bits(
+    method: str, tmp_path: Path, usual: Usual, caplog: pytest.LogCaptureFixture
+) -> None:
+    stack, (_, healthy) = usual(method)
+    if not benches.epochs_of(method):
+        pytest.skip(f"{method} trains nothing")
     sick = Stack(stack.specs, diverging(stack.method, 0), stack.lab, stack.truth)
     store = Store(tmp_path, stack.specs)
     store.create({"seeds": [0, 1]}, None)
     search(sick, store, lambda _records, _timing: None)
     lost, other = (benches.records(tmp_path, spec) for spec in stack.specs)
     assert other == healthy
-    assert len(lost) == len(healthy)
-    for record in lost[:-1]:
-        assert record["genotype"] is record["key"] is record["miss"] is None
-        assert "diverged" in record["no_genotype"]
-        assert record["logits"]["op"][0][0] is None
-        assert record["supernet"]["val_loss"] is None
-        assert record["curvature"]["lambda_dominant"] is None
-        assert record["curvature"]["not_finite"]
+    assert [record["epoch"] for record in lost] == [0, 1]
     assert lost[1]["train_loss"] is None
+    assert lost[1]["supernet"]["val_loss"] is None
+    folders = [store.folder(spec) for spec in stack.specs]
+    assert [sorted(path.name for path in folder.glob("*ed.json")) for folder in folders] == [
+        ["diverged.json"],
+        ["finished.json"],
+    ]
+    said = json.loads((folders[0] / "diverged.json").read_text(encoding="utf-8"))
+    assert said == {"records": 2, "epoch": 1, "reason": "train_loss is nan"}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{stack.specs[0].name} has diverged in epoch 1: train_loss is nan"
+    ]
 
 
 @pytest.mark.parametrize("method", FIRST)

@@ -140,7 +140,7 @@ def test_auto_takes_paper_where_everything_is_there(tmp_path: Path, monkeypatch:
     (tmp_path / "data" / "cifar-10-batches-py").mkdir(parents=True)
     name, why = choice.choose_benchmark(request, space, gpu)
     assert (name, "no official table of s1 is prepared" in why) == ("embedded", True)
-    monkeypatch.setattr(setup, "find_table", lambda _space, dataset: Path(dataset))
+    monkeypatch.setattr(choice, "find_table", lambda _space, dataset: Path(dataset))
     name, why = choice.choose_benchmark(request, space, gpu)
     assert (name, why) == ("paper", "GPU, CIFAR-10 and table are there; force the other with --benchmark embedded")
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from tests.test_spec import spec
 
+from bench.place import environment
 from bench.record import EpochRecord, Timing
 from bench.spec import RunSpec
-from bench.store import FILES, Store, environment, finished, stack_name, stacked_with
+from bench.store import FILES, Store, finished, stack_name, stacked_with
 
 CPU = torch.device("cpu")
 
@@ -115,16 +116,92 @@ def test_records_of_some_runs_only_are_cut_to_the_epoch_of_all(tmp_path: Path) -
     assert contents(store) == before
 
 
-def test_a_file_shorter_than_counted_is_an_error_and_stays(tmp_path: Path) -> None:
-    store = started(tmp_path, 0, 1, epochs=1)
+def test_a_torn_last_line_is_made_good_by_the_checkpoint_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = contents(started(tmp_path / "shorter", 0, 1, epochs=1))
+    store = started(tmp_path / "torn", 0, 1, epochs=2)
     path = store.folder(store.specs[1]) / "records.jsonl"
     counted = path.stat().st_size
     os.truncate(path, counted - 3)
-    with pytest.raises(ValueError, match=rf"expected at least {counted} bytes in {path}, got {counted - 3}"):
+    for _ in range(2):
+        state = store.resume()
+        assert state is not None
+        assert state["epoch"] == 1
+        assert contents(store) == whole
+    assert [record.getMessage() for record in caplog.records] == [
+        f"expected at least {counted} bytes in {path}, got {counted - 3}"
+    ]
+    assert store.resumes()
+
+
+def test_a_file_shorter_than_both_checkpoints_count_is_an_error_and_stays(tmp_path: Path) -> None:
+    store = started(tmp_path, 0, 1, epochs=1)
+    path = store.folder(store.specs[1]) / "records.jsonl"
+    os.truncate(path, 3)
+    before = contents(store)
+    with pytest.raises(ValueError, match=rf"expected at least \d+ bytes in {path}, got 3; delete its folder"):
         store.resume()
-    path.unlink()
-    with pytest.raises(ValueError, match=rf"expected at least {counted} bytes in {path}, got 0"):
-        store.resume()
+    assert contents(store) == before
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "gone"])
+def test_a_damaged_checkpoint_yields_to_the_one_before(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = contents(started(tmp_path / "shorter", 0, 1, epochs=1))
+    store = started(tmp_path / "damaged", 0, 1, epochs=2)
+    last, previous = store.checkpoint.paths
+    spoil(last, damage)
+    for _ in range(2):
+        state = store.resume()
+        assert state is not None
+        assert state["epoch"] == 1
+        assert contents(store) == whole
+    said = [] if damage == "gone" else [f"the checkpoint {last} is damaged and not used"]
+    assert [record.getMessage() for record in caplog.records] == said
+    store.append([record(2), record(2)], timing(2))
+    store.save({"epoch": 2})
+    assert {path.name for path in last.parent.iterdir()} == {"checkpoint.pt", "previous.pt"}
+    spoil(last, "flipped")
+    assert store.resume() == {"epoch": 1, "weights": pytest.approx(torch.full((2,), 1.0))}
+    assert previous.exists()
+
+
+def test_without_a_whole_checkpoint_it_starts_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = started(tmp_path, 0, 1, epochs=2)
+    for path in store.checkpoint.paths:
+        spoil(path, "flipped")
+    assert store.resume() is None
+    assert contents(store) == [""] * 4
+    assert "it starts again" in caplog.records[-1].getMessage()
+    store.append([record(0), record(0)], timing(0))
+    store.save({"epoch": 0})
+    assert store.resume() == {"epoch": 0}
+
+
+def spoil(path: Path, damage: str) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    left = {"flipped": bytes(content), "cut": bytes(content[:-40]), "empty": b""}
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(left[damage])
+
+
+def test_attempts_are_added_and_a_torn_line_is_not_added_to(tmp_path: Path) -> None:
+    store = started(tmp_path, 0)
+    store.attempt({"from_epoch": None})
+    path = store.folder(store.specs[0]) / "attempts.jsonl"
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"from_ep')
+    store.attempt({"from_epoch": 3})
+    assert path.read_text(encoding="utf-8") == '{"from_epoch": null}\n{"from_epoch": 3}\n'
+    store.create(environment(CPU, (0,)), None)
+    assert path.exists()
+    store.forget()
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("moment", ["write", "replace"])
@@ -144,7 +221,7 @@ def test_a_checkpoint_is_the_old_one_until_the_new_one_is_whole(
     assert state is not None
     assert state["epoch"] == 1
     store.save({"epoch": 2})
-    assert [path.name for path in store.checkpoint.parent.iterdir()] == ["checkpoint.pt"]
+    assert sorted(path.name for path in store.checkpoint.folder.iterdir()) == ["checkpoint.pt", "previous.pt"]
 
 
 def test_files_are_on_the_disk_before_the_checkpoint_that_counts_them(
@@ -158,7 +235,7 @@ def test_files_are_on_the_disk_before_the_checkpoint_that_counts_them(
     store.append([record(1), record(1)], timing(1))
     assert calls == ["fsync"] * 4
     store.save({"epoch": 1})
-    assert calls == ["fsync"] * 5 + ["replace"]
+    assert calls == ["fsync"] * 5 + ["replace", "replace"]
 
 
 def test_a_checkpoint_holds_data_only(tmp_path: Path) -> None:

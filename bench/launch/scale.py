@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from rich.table import Table as Rows
 
-from bench import rng, setup, store, variants
+from bench import place, rng, setup, store, variants
 from bench.command import WRONG, Parser, positive
 from bench.launch.plan import Plan, plan
 from bench.progress import new_console
@@ -65,7 +65,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Sample:
-    """A real run: its records of epoch 0, with the whole spectrum, of epoch 1 and of the end; its checkpoint's state."""
+    """A real run: its records of epoch 0, with the whole spectrum, of epoch 1 and of the end, and a checkpoint."""
 
     records: tuple[dict[str, Any], ...]
     timing: dict[str, Any]
@@ -123,7 +123,7 @@ def sample(folder: Path) -> Sample:
     (method,) = variants.methods(request)
     specs = variants.specs(bench, method)
     kept = _Remembering(folder, specs)
-    environment = store.environment(bench.device, [0])
+    environment = place.environment(bench.device, [0])
     kept.create(environment, None)
     search(setup.stack(bench, method, specs), kept, lambda _records, _timing: None)
     records, timing = (

@@ -100,12 +100,14 @@ class Outcome:
         state: "refused" means that another process searches one of its runs, or that this one has other data.
         reason: one sentence, "" where it has finished.
         attempts: processes that have tried it in this command.
+        diverged: names of the runs that have ended so; the others have finished.
     """
 
     label: str
     state: Literal["finished", "failed", "refused"]
     reason: str = ""
     attempts: int = 1
+    diverged: tuple[str, ...] = ()
 
 
 @runtime_checkable

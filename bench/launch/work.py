@@ -1,14 +1,18 @@
-"""Searching a unit in this process."""
+"""Searching a unit in this process: under its lock, from its checkpoint, in smaller stacks where it does not fit."""
 
 import dataclasses
+import gc
 import json
 import logging
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from bench import setup, store, variants
+import torch
+
+from bench import place, setup, store, variants
 from bench.launch.unit import Moment, Outcome, Unit, Watch
+from bench.lock import Held, locked
 from bench.progress import describe
 from bench.record import EpochRecord, Timing
 from bench.request import Request, spelled
@@ -38,21 +42,40 @@ class Worker:
             self._benches[key] = setup.prepare(request)
         return self._benches[key]
 
-    def share(self, bench: Bench) -> None:
-        """Take over what has been loaded."""
-        self._benches[json.dumps(spelled(bench.request), sort_keys=True)] = bench
+    def share(self, bench: Bench, request: Request) -> None:
+        """Take over what has been loaded for a request."""
+        self._benches[json.dumps(spelled(request), sort_keys=True)] = bench
+
+    def runs(self, unit: Unit) -> tuple[RunSpec, ...]:
+        """Return the specifications of a unit's runs.
+
+        Raises:
+            Held: they are not those that were planned.
+        """
+        bench = self.bench(unit.request)
+        specs = variants.stacked(bench, variants.method(unit.method), unit.changes, unit.seeds)
+        if store.stack_name([spec.signature for spec in specs]) != unit.stack:
+            raise Held("its data, its table or its code are not those of the machine that planned it")
+        return specs
 
     def search(self, unit: Unit, watch: Watch) -> Outcome:
         """Search a unit to its end or its failure, whose reason is left in the runs' folders."""
         specs: tuple[RunSpec, ...] = ()
         try:
-            bench = self.bench(unit.request)
-            specs = variants.stacked(bench, variants.method(unit.method), unit.changes, unit.seeds)
-            _search(bench, unit, specs, watch)
+            specs = self.runs(unit)
+            with locked(unit.request.results, [spec.name for spec in specs]):
+                _Search(self.bench(unit.request), unit, watch).run(specs, unit.fresh)
+        except Held as held:
+            return Outcome(unit.label, "refused", str(held))
         except Exception as error:
-            store.Store(unit.request.results, specs).fail(traceback.format_exc())
-            return Outcome(unit.label, "failed", f"{type(error).__name__}: {error}")
-        return Outcome(unit.label, "finished")
+            return self.failed(unit, specs, error)
+        return Outcome(unit.label, "finished", diverged=tuple(store.diverged(unit.request.results, specs)))
+
+    def failed(self, unit: Unit, specs: Sequence[RunSpec], error: Exception) -> Outcome:
+        """Leave the reason of a failure in the runs' folders, and return it."""
+        store.Store(unit.request.results, tuple(specs)).fail("".join(traceback.format_exception(error)))
+        where = " (see error.txt in its folder)" if specs else ""
+        return Outcome(unit.label, "failed", f"{type(error).__name__}: {error}{where}")
 
 
 @dataclass(frozen=True)
@@ -67,16 +90,72 @@ class InProcess:
             yield self.worker.search(unit, watch)
 
 
-def _search(bench: Bench, unit: Unit, specs: tuple[RunSpec, ...], watch: Watch) -> None:
-    results = store.Store(bench.request.results, specs)
-    environment = store.environment(bench.device, unit.seeds)
-    if not unit.resumes:
-        results.create(environment, setup.table_facts(bench.truth))
-    elif changed := results.changed(environment):
-        log.warning("%s goes on under another %s: its records mix both", unit.label, ", ".join(changed))
+@dataclass(frozen=True)
+class _Search:
+    """A unit under way, under its lock."""
 
-    def observe(records: list[EpochRecord], timing: Timing) -> None:
+    bench: Bench
+    unit: Unit
+    watch: Watch
+
+    def run(self, specs: tuple[RunSpec, ...], fresh: bool) -> None:
+        """Search a stack; where it does not fit into memory, halves of it, each as a stack of its own."""
+        results = store.Store(self.bench.request.results, specs)
+        if fresh:
+            results.forget()
+        elif all(ended := [store.ended(results.results, spec) for spec in specs]):
+            return  # by another process, since it was planned
+        elif any(ended) and not results.resumes():
+            raise Held("another process has searched some of its runs since; ask again for the others")
+        before = 0 if fresh else results.trained()
+        error = self._attempt(results, fresh)
+        while error is not None and results.trained() > before:
+            log.warning("%s: out of memory (%s), where it has fitted before: it goes on", self.unit.label, error)
+            before = results.trained()
+            error = self._attempt(results, False)
+        if error is None:
+            return
+        if len(specs) == 1:
+            raise MemoryError(f"not even one seed fits into memory: {error}")
+        half = (len(specs) + 1) // 2
+        log.warning(
+            "%s: a stack of %d does not fit into memory (%s); it is searched as stacks of %d",
+            self.unit.label, len(specs), error, half,
+        )  # fmt: skip
+        results.checkpoint.drop()
+        for part in (specs[:half], specs[half:]):
+            self.run(part, False)
+
+    def _attempt(self, results: store.Store, fresh: bool) -> str | None:
+        """Search as far as it goes; return what the device said if its memory ran out."""
+        try:
+            self._search(results, fresh)
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        else:
+            return None
+        gc.collect()
+        if self.bench.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return said
+
+    def _search(self, results: store.Store, fresh: bool) -> None:
+        bench, unit = self.bench, self.unit
+        environment = place.environment(bench.device, [spec.seed for spec in results.specs])
+        if fresh or not results.resumes():
+            results.create(environment, setup.table_facts(bench.truth))
+        elif changed := results.changed(environment):
+            log.warning("%s goes on under another %s: its records mix both", unit.label, ", ".join(changed))
+        search(setup.stack(bench, variants.method(unit.method), results.specs), results, self._observe)
+
+    def _observe(self, records: list[EpochRecord], timing: Timing) -> None:
+        unit = self.unit
         text, last = describe(records, timing, unit.epochs), timing.stage == "final"
-        watch(Moment(unit.label, timing.epoch, unit.epochs, text, last))
+        self.watch(Moment(unit.label, timing.epoch, unit.epochs, text, last))
 
-    search(setup.stack(bench, variants.method(unit.method), specs), results, observe)
+
+def _out_of_memory(error: Exception) -> bool:
+    """Return whether it is the device's memory, or the host's, that an allocation did not fit into."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from bench import choice, command, data, spaces
+from bench.checkpoint import read_state, write_json, write_state
 from bench.data.augment import Augmentation
 from bench.data.types import Dataset
 from bench.retrain import networks
@@ -24,7 +25,6 @@ from bench.retrain.training import NB101, NB201, Protocol, Trainer, split
 from bench.rng import global_stream
 from bench.spaces import nb201
 from bench.spaces.graph101 import LABELS, graph_hash
-from bench.store import write_json, write_state
 from bench.supernet.common import NetworkSize
 from bench.tables.table import Table, TableEntry
 
@@ -130,7 +130,7 @@ def _train(trainer: Trainer, folder: Path, seed: int) -> None:
     checkpoint, results = folder / f"seed-{seed}.pt", folder / f"seed-{seed}.json"
     lines: list[dict[str, object]] = []
     if checkpoint.exists():
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        saved = read_state(checkpoint)
         trainer.load_state_dict(saved["trainer"])
         lines = saved["lines"]
     while trainer.epoch < trainer.protocol.epochs:

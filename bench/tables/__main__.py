@@ -181,7 +181,7 @@ def _share_out(chosen: argparse.Namespace, folder: Path) -> None:
 def _provenance() -> tuple[str, ...]:
     import torch
 
-    from bench.store import revision
+    from bench.place import revision
 
     versions = f"torch {torch.__version__}, python {platform.python_version()}, {platform.machine()}"
     return (f"command: python -m bench.tables {' '.join(sys.argv[1:])}", f"commit {revision()}; {versions}")
