@@ -50,7 +50,7 @@ def said(folder: Path) -> str:
     return (folder / "said.txt").read_text(encoding="utf-8")
 
 
-def until(what: Callable[[], bool], seconds: float = 120) -> None:
+def until(what: Callable[[], bool], seconds: float = 600) -> None:
     """Wait for something; the message of a failure is its name."""
     end = time.monotonic() + seconds
     while not what():

@@ -15,7 +15,7 @@ from tests.campaigns import finished, grid, lines, said, started, undisturbed, u
 from bench import run
 from bench.launch.slurm import minutes
 
-EPOCHS = 60
+EPOCHS = 40
 REASON = slurm.absent() or ("" if util.find_spec("submitit") else "the extra [slurm] is not installed")
 
 
@@ -73,7 +73,7 @@ def test_an_array_leaves_the_records_of_one_process(
     cluster: dict[str, str], tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
     results = tmp_path / "r"
-    assert started(command(results), tmp_path, cluster).wait(timeout=300) == 0, said(tmp_path)
+    assert started(command(results), tmp_path, cluster).wait(timeout=900) == 0, said(tmp_path)
     assert record_bytes(results) == whole
     assert finished(results) == len(whole)
     (script,) = (results / "slurm").glob("*_submission.sh")
@@ -82,7 +82,7 @@ def test_an_array_leaves_the_records_of_one_process(
         assert f"#SBATCH --{option}" in asked, option
     assert [len(found) for found in attempts(results)] == [1] * 4
     assert not list((results / "slurm").glob("*.job.json"))
-    assert "epoch 60/60" in said(tmp_path)
+    assert "epoch 40/40" in said(tmp_path)
 
 
 def preempt(cluster: dict[str, str], _results: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_job_that_is_stopped_goes_on_from_its_checkpoint(
     process = started(command(results), tmp_path, cluster)
     under_way(cluster, results)
     fault(cluster, results)
-    assert process.wait(timeout=300) == 0, said(tmp_path)
+    assert process.wait(timeout=900) == 0, said(tmp_path)
     assert record_bytes(results) == whole
     again = [found[-1] for found in attempts(results) if len(found) > 1]
     assert again
@@ -138,7 +138,7 @@ def test_a_command_that_is_given_again_follows_the_jobs_of_the_first(
     under_way(cluster, results)
     process.kill()
     process.wait()
-    assert started(command(results), tmp_path, cluster).wait(timeout=300) == 0, said(tmp_path)
+    assert started(command(results), tmp_path, cluster).wait(timeout=900) == 0, said(tmp_path)
     assert "are followed" in said(tmp_path)
     assert record_bytes(results) == whole
     assert len(list((results / "slurm").glob("*_submission.sh"))) == 1
@@ -153,9 +153,9 @@ def test_ctrl_c_takes_the_jobs_out_of_the_queue(
     process = started(command(results), tmp_path, cluster)
     under_way(cluster, results)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130, said(tmp_path)
+    assert process.wait(timeout=300) == 130, said(tmp_path)
     until(lambda: not ask(cluster, "squeue", "--noheader"))
-    assert started(grid(results, EPOCHS), tmp_path / "local").wait(timeout=300) == 0, said(tmp_path / "local")
+    assert started(grid(results, EPOCHS), tmp_path / "local").wait(timeout=900) == 0, said(tmp_path / "local")
     assert record_bytes(results) == whole
 
 

@@ -109,7 +109,10 @@ class OnRay:
         if not units:
             return
         with _connected(self.address) as mailbox:
-            yield from _Driver(self, mailbox, watch).outcomes(units)
+            import ray
+
+            task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(_search)
+            yield from _Driver(self, task, mailbox, watch).outcomes(units)
 
 
 @contextmanager
@@ -129,13 +132,18 @@ def _connected(address: str | None) -> Iterator[Any]:
 
 @dataclass
 class _Sent:
-    """A unit that is with Ray, and the locks that are held for it."""
+    """A unit that is with Ray, and the locks that are held for it.
+
+    Attributes:
+        seeded: whether this attempt was given the files of an earlier one.
+        heard: whether a letter of this attempt has come.
+    """
 
     unit: Unit
     attempt: int
     locks: ExitStack
     seeded: bool = False
-    opened: bool = False
+    heard: bool = False
 
 
 @dataclass
@@ -143,6 +151,7 @@ class _Driver:
     """One command's units on a cluster."""
 
     launcher: OnRay
+    task: Any
     mailbox: Any
     watch: Watch
     under_way: dict[Any, _Sent] = field(default_factory=dict)
@@ -153,11 +162,12 @@ class _Driver:
         at_once = max(1, min(AT_ONCE, LOCKS // max(len(unit.runs) for unit in units)))
         try:
             while waiting or self.under_way:
-                while waiting and len(self.under_way) < at_once:
+                if waiting and len(self.under_way) < at_once:
                     refused = self._begin(waiting.pop())
                     if refused is not None:
                         yield refused
-                yield from self._ended()
+                else:
+                    yield from self._ended()
         finally:
             self._give_up()
 
@@ -172,18 +182,16 @@ class _Driver:
         return None
 
     def _send(self, sent: _Sent) -> None:
-        import ray
-
         one, results = sent.unit, sent.unit.request.results
         seed = None
         if not (self.launcher.shared or one.fresh):
             seed = Mirror(results).parcel(mirror.folders(results, one.runs, one.stack))
-        sent.seeded, sent.opened = seed is not None, False
-        errand = Errand(one.plain(), sent.attempt, seed, self.launcher.shared, max(1, int(self.launcher.cpus)))
-        task = ray.remote(_search).options(
-            num_cpus=self.launcher.cpus, num_gpus=self.launcher.gpus, max_retries=0, name=one.label
+        sent.seeded, sent.heard = seed is not None, False
+        errand = Errand(
+            one.absolute().plain(), sent.attempt, seed, self.launcher.shared, max(1, int(self.launcher.cpus))
         )
-        self.under_way[task.remote(errand, self._table(one), self.mailbox)] = sent
+        task = self.task.options(name=one.label).remote(errand, self._table(one), self.mailbox)
+        self.under_way[task] = sent
 
     def _table(self, one: Unit) -> Any:
         """Return the benchmark table of a unit for machines that may not have it; None where it is not needed."""
@@ -202,35 +210,48 @@ class _Driver:
         import ray
 
         ended, _ = ray.wait(list(self.under_way), num_returns=1, timeout=POLL_S)
-        self._open()
+        yield from self._opened()
         for task in ended:
-            sent = self.under_way.pop(task)
+            sent = self.under_way.pop(task, None)
+            if sent is None:
+                continue
             outcome = _result(task, sent)
             if outcome is None and sent.attempt <= self.launcher.retries:
                 log.warning("%s: its worker died, it is sent out again", sent.unit.label)
-                self._send(dataclasses.replace(sent, unit=sent.unit.again(), attempt=sent.attempt + 1))
+                unit = sent.unit.again() if sent.heard else sent.unit
+                self._send(dataclasses.replace(sent, unit=unit, attempt=sent.attempt + 1))
                 continue
             sent.locks.close()
-            yield outcome or Outcome(
-                sent.unit.label, "failed", f"its worker died {sent.attempt} times", attempts=sent.attempt
-            )
+            yield outcome or _failed(sent, f"its worker died {sent.attempt} times")
 
-    def _open(self) -> None:
-        """Put the files that have come into place, then tell what is new."""
-        current = {(sent.unit.label, sent.attempt): sent for sent in self.under_way.values()}
+    def _opened(self) -> Iterator[Outcome]:
+        """Put the files that have come into place, then tell what is new; yield the units for which that failed."""
+        import ray
+
+        current = {(sent.unit.label, sent.attempt): task for task, sent in self.under_way.items()}
         count = self.mailbox.qsize()
         for letter in self.mailbox.get_nowait_batch(count) if count else []:
-            sent = current.get((letter.label, letter.attempt))
-            if sent is None:
+            task = current.get((letter.label, letter.attempt))
+            if task not in self.under_way:
                 continue
-            if letter.parcel is not None:
-                results = sent.unit.request.results
-                if not (sent.opened or sent.seeded):
-                    mirror.clear(results, mirror.folders(results, sent.unit.runs, sent.unit.stack))
-                mirror.put(results, letter.parcel)
-                sent.opened = True
+            sent = self.under_way[task]
+            try:
+                self._put(sent, letter.parcel)
+            except (OSError, ValueError) as error:
+                ray.cancel(task, force=True)
+                self.under_way.pop(task).locks.close()
+                yield _failed(sent, f"what its worker sent could not be kept: {error}")
+                continue
             if letter.moment is not None:
                 self.watch(letter.moment)
+
+    def _put(self, sent: _Sent, parcel: Parcel | None) -> None:
+        results = sent.unit.request.results
+        if parcel is not None:
+            if not (sent.heard or sent.seeded):
+                mirror.clear(results, mirror.folders(results, sent.unit.runs, sent.unit.stack))
+            mirror.put(results, parcel)
+        sent.heard = True
 
     def _give_up(self) -> None:
         """End what is still searched; what has arrived stays."""
@@ -242,6 +263,10 @@ class _Driver:
         self.under_way.clear()
 
 
+def _failed(sent: _Sent, reason: str) -> Outcome:
+    return Outcome(sent.unit.label, "failed", reason, attempts=sent.attempt)
+
+
 def _result(task: Any, sent: _Sent) -> Outcome | None:
     """Return what a task says became of its unit; None where its worker or its node died."""
     import ray
@@ -251,8 +276,8 @@ def _result(task: Any, sent: _Sent) -> Outcome | None:
         return dataclasses.replace(ray.get(task), attempts=sent.attempt)
     except exceptions.RayTaskError as error:
         reason = str(error.cause) if error.cause is not None else str(error).splitlines()[-1]
-        return Outcome(sent.unit.label, "failed", reason, attempts=sent.attempt)
-    except (exceptions.RayError, exceptions.RayActorError) as error:
+        return _failed(sent, reason)
+    except exceptions.RayError as error:
         log.warning("%s: %s", sent.unit.label, " ".join(str(error).split())[:200])
         return None
 

@@ -142,7 +142,7 @@ class OnSlurm:
             array_parallelism=ARRAY,
             additional_parameters={"requeue": True, **self.request.sbatch},
         )
-        errands = [Errand(_absolute(one).plain(), self.word(one), 60 * limit) for one in units]
+        errands = [Errand(one.absolute().plain(), self.word(one), 60 * limit) for one in units]
         for errand in errands:
             errand.word.unlink(missing_ok=True)
         return [str(job.job_id) for job in executor.submit_array(errands)]
@@ -154,15 +154,6 @@ class OnSlurm:
     def note(self, one: Unit) -> Path:
         """Return the file that names the job of a unit."""
         return self.folder / f"{one.stack}.job.json"
-
-
-def _absolute(one: Unit) -> Unit:
-    """Return a unit that means the same in another working folder."""
-    request = one.request
-    table = str(Path(request.table).resolve()) if request.table not in {None, "none"} else request.table
-    return dataclasses.replace(
-        one, request=dataclasses.replace(request, results=request.results.resolve(), table=table)
-    )
 
 
 @dataclass

@@ -6,6 +6,7 @@ A unit is plain values: any process on any machine that has the data can search 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from bench.request import Request, Settings, read, spelled
@@ -51,6 +52,13 @@ class Unit:
     def again(self) -> "Unit":
         """Return what a second attempt searches: never fresh, so that it goes on from the checkpoint of the first."""
         return dataclasses.replace(self, fresh=False)
+
+    def absolute(self) -> "Unit":
+        """Return what means the same in another working folder."""
+        table = self.request.table
+        path = table if table in {None, "none"} else str(Path(table).resolve())
+        request = dataclasses.replace(self.request, results=self.request.results.resolve(), table=path)
+        return dataclasses.replace(self, request=request)
 
     def plain(self) -> dict[str, Any]:
         """Return values that JSON can hold, which `unit` turns back."""
