@@ -28,6 +28,13 @@ def choose_device(name: str | None) -> torch.device:
     return device
 
 
+def gpus(name: str | None) -> list[str]:
+    """Return the GPUs that several processes share out: all of them, unless a device was named with its number."""
+    if name not in {None, "cuda"} or not torch.cuda.is_available():
+        return []
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+
+
 def choose_benchmark(request: Request, space: Space, device: torch.device) -> tuple[str, str]:
     """Return the benchmark's name and why it was taken."""
     if request.benchmark != "auto":

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping
 
 from bench.launch import ray, slurm
+from bench.launch.local import Local
 from bench.launch.unit import Launcher
 from bench.launch.work import InProcess, Worker
 from bench.request import Request
 
 
 def _local(request: Request, worker: Worker) -> Launcher:
-    return InProcess(worker)
+    return InProcess(worker) if request.jobs == 1 else Local(request, worker)
 
 
 def _ray(request: Request, worker: Worker) -> Launcher:

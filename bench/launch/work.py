@@ -108,11 +108,11 @@ class _Search:
         elif any(ended) and not results.resumes():
             raise Held("another process has searched some of its runs since; ask again for the others")
         before = 0 if fresh else results.trained()
-        error = self._attempt(results, fresh)
+        error = self._attempt(specs, fresh)
         while error is not None and results.trained() > before:
             log.warning("%s: out of memory (%s), where it has fitted before: it goes on", self.unit.label, error)
             before = results.trained()
-            error = self._attempt(results, False)
+            error = self._attempt(specs, False)
         if error is None:
             return
         if len(specs) == 1:
@@ -126,10 +126,10 @@ class _Search:
         for part in (specs[:half], specs[half:]):
             self.run(part, False)
 
-    def _attempt(self, results: store.Store, fresh: bool) -> str | None:
+    def _attempt(self, specs: tuple[RunSpec, ...], fresh: bool) -> str | None:
         """Search as far as it goes; return what the device said if its memory ran out."""
         try:
-            self._search(results, fresh)
+            self._search(specs, fresh)
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
                 raise
@@ -141,14 +141,15 @@ class _Search:
             torch.cuda.empty_cache()
         return said
 
-    def _search(self, results: store.Store, fresh: bool) -> None:
+    def _search(self, specs: tuple[RunSpec, ...], fresh: bool) -> None:
         bench, unit = self.bench, self.unit
-        environment = place.environment(bench.device, [spec.seed for spec in results.specs])
+        results = store.Store(bench.request.results, specs)
+        environment = place.environment(bench.device, [spec.seed for spec in specs])
         if fresh or not results.resumes():
             results.create(environment, setup.table_facts(bench.truth))
         elif changed := results.changed(environment):
             log.warning("%s goes on under another %s: its records mix both", unit.label, ", ".join(changed))
-        search(setup.stack(bench, variants.method(unit.method), results.specs), results, self._observe)
+        search(setup.stack(bench, variants.method(unit.method), specs), results, self._observe)
 
     def _observe(self, records: list[EpochRecord], timing: Timing) -> None:
         unit = self.unit
