@@ -137,6 +137,7 @@ class _Sent:
     Attributes:
         seeded: whether this attempt was given the files of an earlier one.
         heard: whether a letter of this attempt has come.
+        reason: what its process died of.
     """
 
     unit: Unit
@@ -144,6 +145,7 @@ class _Sent:
     locks: ExitStack
     seeded: bool = False
     heard: bool = False
+    reason: str = ""
 
 
 @dataclass
@@ -217,12 +219,13 @@ class _Driver:
                 continue
             outcome = _result(task, sent)
             if outcome is None and sent.attempt <= self.launcher.retries:
-                log.warning("%s: its worker died, it is sent out again", sent.unit.label)
+                log.warning("%s: its process died %s; it is sent out again", sent.unit.label, sent.reason)
                 unit = sent.unit.again() if sent.heard else sent.unit
                 self._send(dataclasses.replace(sent, unit=unit, attempt=sent.attempt + 1))
                 continue
+            outcome = outcome or self.launcher.worker.given_up(sent.unit, sent.attempt, sent.reason)
             sent.locks.close()
-            yield outcome or _failed(sent, f"its worker died {sent.attempt} times")
+            yield outcome
 
     def _opened(self) -> Iterator[Outcome]:
         """Put the files that have come into place, then tell what is new; yield the units for which that failed."""
@@ -278,7 +281,7 @@ def _result(task: Any, sent: _Sent) -> Outcome | None:
         reason = str(error.cause) if error.cause is not None else str(error).splitlines()[-1]
         return _failed(sent, reason)
     except exceptions.RayError as error:
-        log.warning("%s: %s", sent.unit.label, " ".join(str(error).split())[:200])
+        sent.reason = f"of {type(error).__name__}"
         return None
 
 

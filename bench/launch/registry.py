@@ -17,8 +17,8 @@ def _ray(request: Request, worker: Worker) -> Launcher:
     return ray.OnRay(worker, request.address, request.unit_cpus, request.unit_gpus, request.shared, request.retries)
 
 
-def _slurm(request: Request, _worker: Worker) -> Launcher:
-    return slurm.OnSlurm(request)
+def _slurm(request: Request, worker: Worker) -> Launcher:
+    return slurm.OnSlurm(request, worker)
 
 
 LAUNCHERS: Mapping[str, Callable[[Request, Worker], Launcher]] = {

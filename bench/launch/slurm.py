@@ -114,9 +114,15 @@ class Errand:
 
 @dataclass(frozen=True)
 class OnSlurm:
-    """The launcher; the request says what its jobs need."""
+    """The launcher.
+
+    Attributes:
+        request: says what the jobs need.
+        worker: of this process; it searches nothing, and writes down why a unit is given up.
+    """
 
     request: Request
+    worker: Worker
 
     @property
     def folder(self) -> Path:
@@ -243,8 +249,8 @@ class _Array:
         if sent.missed < 2:  # a shared folder may show a result later than Slurm
             return None
         if sent.attempt > self.launcher.request.retries:
-            reason = f"its job died {sent.attempt} times, last {sent.job} (see {self.launcher.folder})"
-            return Outcome(sent.unit.label, "failed", reason, attempts=sent.attempt)
+            reason = f"as job {sent.job}, whose log is in {self.launcher.folder}"
+            return self.launcher.worker.given_up(sent.unit, sent.attempt, reason)
         log.warning("%s: its job %s died, it is sent again", sent.unit.label, sent.job)
         sent.unit, sent.attempt = sent.unit.again(), sent.attempt + 1
         self._send([sent])
