@@ -72,10 +72,10 @@ class Sample:
     environment: dict[str, Any]
     state: dict[str, Any]
 
-    def lines(self, seed: int, epochs: int) -> Iterator[tuple[str, str]]:
-        """Yield the lines of records and of timing, every number changed a little."""
+    def lines(self, number: int, epochs: int) -> Iterator[tuple[str, str]]:
+        """Yield the lines of records and of timing of a run, every number changed a little, otherwise in every run."""
         first, usual, final = ({**record, **CELL} for record in self.records)
-        stream = rng.numpy_stream(seed, "synthetic", 0)
+        stream = rng.numpy_stream(number, "synthetic", 0)
         for epoch in range(epochs + 2):
             record = final if epoch > epochs else first if epoch % 10 == 0 else usual
             scale = 1 + float(stream.uniform(-0.1, 0.1))
@@ -163,7 +163,7 @@ def _write(bench: Bench, made: Sample, number: int, spec: RunSpec, *, at_once: b
     if state == 9:
         return 0
     kept.create({**made.environment, "seeds": [spec.seed]}, None)
-    lines = list(made.lines(spec.seed, spec.epochs))
+    lines = list(made.lines(number, spec.epochs))
     lines = lines[: 1 + spec.epochs // 2] if state == 8 else lines
     for chunk in [lines] if at_once else [[line] for line in lines]:
         records, timing = ("".join(part) for part in zip(*chunk, strict=True))
