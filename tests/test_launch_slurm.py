@@ -15,7 +15,7 @@ from tests.campaigns import finished, grid, lines, said, started, undisturbed, u
 from bench import run
 from bench.launch.slurm import minutes
 
-EPOCHS = 40
+EPOCHS = 30
 REASON = slurm.absent() or ("" if util.find_spec("submitit") else "the extra [slurm] is not installed")
 
 
@@ -82,7 +82,7 @@ def test_an_array_leaves_the_records_of_one_process(
         assert f"#SBATCH --{option}" in asked, option
     assert [len(found) for found in attempts(results)] == [1] * 4
     assert not list((results / "slurm").glob("*.job.json"))
-    assert "epoch 40/40" in said(tmp_path)
+    assert "epoch 30/30" in said(tmp_path)
 
 
 def preempt(cluster: dict[str, str], _results: Path) -> None:
