@@ -43,12 +43,13 @@ def announce(console: Console, bench: Bench) -> None:
 def dry_run(console: Console, plan: Plan) -> float:
     """Say what each run is and costs, and which units there are; return their seconds, one after another."""
     sizes = {variant.label: _runs(console, plan, variant) for variant in plan.variants}
-    total_s = 0.0
+    total_s, request = 0.0, plan.bench.request
     for unit in plan.units:
         found, width = sizes[unit.variant_label]
-        wall_s = found.wall_s * len(unit.seeds) / width
-        how = ", goes on from its checkpoint" if unit.resumes else ""
-        say(console, f"unit {unit.label}: stack of {len(unit.seeds)}, about {wall_s:.0f} s from the start{how}")
+        done = store.Store(request.results, plan.specs(unit)).trained() if unit.resumes else 0
+        wall_s = found.wall_s * len(unit.seeds) / width * (1 - done / max(unit.epochs, 1))
+        how = f", goes on, {done} of {unit.epochs} epochs recorded" if unit.resumes else ""
+        say(console, f"unit {unit.label}: stack of {len(unit.seeds)}, about {wall_s:.0f} s{how}")
         total_s += wall_s
     return total_s
 

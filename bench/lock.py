@@ -36,18 +36,19 @@ def check_writable(results: Path) -> None:
 
 
 @contextmanager
-def locked(results: Path, names: Sequence[str], wait_s: float = WAIT_S) -> Iterator[None]:
+def locked(results: Path, names: Sequence[str], wait_s: float | None = None) -> Iterator[None]:
     """Hold the locks of some runs; a process that was killed a moment ago may need that moment to let go of them.
 
     Raises:
-        Held: another process has one of them, after `wait_s` seconds.
+        Held: another process has one of them, after `wait_s` seconds (`WAIT_S`).
     """
+    until = time.monotonic() + (WAIT_S if wait_s is None else wait_s)
     folder = results / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         # In one order everywhere, so that two processes never wait for each other.
         for name in sorted(names):
-            stack.enter_context(_one(folder / name, name, time.monotonic() + wait_s))
+            stack.enter_context(_one(folder / name, name, until))
         yield
 
 

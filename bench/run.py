@@ -106,6 +106,8 @@ def _search_all(console: Console, plans: Sequence[Plan], worker: Worker) -> int:
     for one in plans:
         runs = [(variant.label, variant.specs) for variant in one.variants]
         console.print(closing_table(one.bench.request.results, runs, one.bench.truth))
+        for line in one.diverged():
+            say(console, line)
     failed = [outcome.label for outcome in outcomes if outcome.state == "failed"]
     if failed:
         log.error("%d of the stacks failed: %s", len(failed), "; ".join(failed))

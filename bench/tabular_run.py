@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from bench import place, setup, store, tabular, tabular_setup
+from bench.lock import Held, locked
 from bench.metrics.cell import Truth
 from bench.tables.lookup import Lookup
 from bench.tabular import Judge, TabularRecords, TabularSpec, TabularTiming
@@ -51,16 +52,20 @@ def _search(
     """Search and record; return whether it went well."""
     method, spec = search
     kept = store.Store(results, (spec,))
-    kept.create(_environment(spec), facts(bench))
     start = time.perf_counter()
     try:
-        history = tabular.search(method, spec, lookup)
-        found = tabular.records(spec, history, lookup, Judge(bench.reference, bench.elsewhere))
+        with locked(results, [spec.name]):
+            kept.create(_environment(spec), facts(bench))
+            history = tabular.search(method, spec, lookup)
+            found = tabular.records(spec, history, lookup, Judge(bench.reference, bench.elsewhere))
+            _keep(kept, found, TabularTiming(time.perf_counter() - start, int(history.counted.sum())))
+    except Held as held:
+        log.error("refused: %s", held)
+        return False
     except Exception as error:
         kept.fail(traceback.format_exc())
         log.error("failed: %s: %s: %s (see error.txt in its folder)", spec.name, type(error).__name__, error)
         return False
-    _keep(kept, found, TabularTiming(time.perf_counter() - start, int(history.counted.sum())))
     label = f"{spec.space} {spec.dataset} {spec.method}: {len(spec.seeds)} repetitions"
     seconds = time.perf_counter() - start
     console.print(f"{label}, {history.counted.sum():,} queries, {seconds:.1f} s", highlight=False, soft_wrap=True)

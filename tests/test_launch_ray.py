@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests import benches
 from tests.benches import record_bytes
-from tests.campaigns import finished, grid, lines, said, started, undisturbed, until
+from tests.commands import finished, grid, lines, said, started, undisturbed, until
 
 from bench import run
 from bench.launch import ray

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests import benches, slurm
 from tests.benches import record_bytes
-from tests.campaigns import finished, grid, lines, said, started, undisturbed, until
+from tests.commands import finished, grid, lines, said, started, undisturbed, until
 
 from bench import run
 from bench.launch.slurm import minutes

@@ -22,6 +22,7 @@ from bench.request import Request
 log = logging.getLogger(__name__)
 
 END_S = 10.0
+COMMAND = (sys.executable, "-m", "bench.launch.worker")
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,20 @@ class Local:
 class _Job:
     """One worker process and the unit it searches."""
 
-    def __init__(self, number: int, device: str | None, threads: int) -> None:
+    def __init__(self, number: int, device: str | None, threads: int, messages: "Messages") -> None:
         self.number = number
         self.unit: Unit | None = None
         options = ["--threads", str(threads), *([] if device is None else ["--device", device])]
         # A group of its own: Ctrl-C reaches this process only, which then ends the workers.
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bench.launch.worker", *options],
+            [*COMMAND, *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             process_group=0,
         )
+        self.listener = threading.Thread(target=self._listen, args=(messages,), daemon=True)
+        self.listener.start()
 
     def search(self, unit: Unit) -> None:
         self.unit = unit
@@ -77,14 +80,15 @@ class _Job:
         except BrokenPipeError:
             return  # it has died; its end of file is on the way
 
-    def listen(self, messages: "SimpleQueue[tuple[_Job, dict[str, Any]]]") -> None:
+    def _listen(self, messages: "Messages") -> None:
         """Pass on what it says; an empty message is its end."""
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            try:
-                messages.put((self, json.loads(line)))
-            except json.JSONDecodeError:
-                break  # torn by a kill
+        with self.process.stdout:
+            for line in self.process.stdout:
+                try:
+                    messages.put((self, json.loads(line)))
+                except json.JSONDecodeError:
+                    break  # torn by a kill
         self.process.kill()
         self.process.wait()
         messages.put((self, {}))
@@ -101,7 +105,7 @@ class _Job:
             self.process.wait(END_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait()
+        self.listener.join()
 
     @property
     def died_of(self) -> str:
@@ -109,12 +113,15 @@ class _Job:
         return f"of {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
 
 
+Messages = SimpleQueue[tuple[_Job, dict[str, Any]]]
+
+
 class _Crew:
     """The workers of a command, the units that wait for one, and how often each was tried."""
 
     def __init__(self, request: Request, waiting: deque[Unit]) -> None:
         self.request, self.waiting = request, waiting
-        self.messages: SimpleQueue[tuple[_Job, dict[str, Any]]] = SimpleQueue()
+        self.messages: Messages = SimpleQueue()
         self.attempts: Counter[str] = Counter()
         self.jobs: dict[int, _Job] = {}
 
@@ -130,10 +137,9 @@ class _Crew:
 
     def _start(self, number: int) -> _Job:
         devices = gpus(self.request.device)
-        job = _Job(number, devices[number % len(devices)] if devices else None, threads(self.request))
-        self.jobs[number] = job
-        threading.Thread(target=job.listen, args=(self.messages,), daemon=True).start()
-        return job
+        device = devices[number % len(devices)] if devices else None
+        self.jobs[number] = _Job(number, device, threads(self.request), self.messages)
+        return self.jobs[number]
 
     def released(self, job: _Job, fields: dict[str, Any]) -> Outcome:
         """Note that a job is free again; return what it says."""
@@ -143,7 +149,7 @@ class _Crew:
 
     def bury(self, job: _Job) -> tuple[Unit, str] | None:
         """Put the unit of a job that died back into the queue; return it with the reason where that is enough."""
-        del self.jobs[job.number]
+        self.jobs.pop(job.number).stop()
         unit = job.unit
         if unit is None:
             return None

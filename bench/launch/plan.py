@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench import store
+from bench import store, variants
 from bench.launch.unit import Unit
 from bench.request import Request
 from bench.setup import Bench
@@ -26,6 +26,10 @@ class Plan:
     units: tuple[Unit, ...]
     done: tuple[RunSpec, ...]
 
+    def specs(self, unit: Unit) -> tuple[RunSpec, ...]:
+        """Return the specifications of a unit's runs."""
+        return variants.stacked(self.bench, variants.method(unit.method), unit.changes, unit.seeds)
+
     def finished_before(self) -> list[str]:
         """Return a line for each variant that has runs which are done."""
         done = {spec.signature for spec in self.done}
@@ -36,6 +40,12 @@ class Plan:
             for variant, specs in groups
             if specs
         ]
+
+    def diverged(self) -> list[str]:
+        """Return a line for each run that has diverged, which no mean counts."""
+        specs = [spec for variant in self.variants for spec in variant.specs]
+        found = store.diverged(self.bench.request.results, specs)
+        return [f"{name} diverged in epoch {said['epoch']}: {said['reason']}" for name, said in found.items()]
 
 
 def plan(bench: Bench, chosen: Sequence[Variant]) -> Plan:
