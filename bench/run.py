@@ -17,7 +17,7 @@ from bench import setup, tabular_run, tabular_setup, tracker, variants
 from bench.announce import announce, dry_run, say
 from bench.launch.plan import Plan, decided, plan
 from bench.launch.registry import check, choose
-from bench.launch.unit import Outcome, Unit, Watch
+from bench.launch.unit import Outcome, Unit, Unreachable, Watch
 from bench.launch.work import Worker
 from bench.lock import check_writable
 from bench.progress import new_console, view
@@ -49,6 +49,9 @@ def main(arguments: Sequence[str]) -> int:
         return WRONG
     try:
         return max(work() for work in prepared)
+    except Unreachable as error:
+        log.error("error: %s", error)
+        return WRONG
     except KeyboardInterrupt:
         log.error("interrupted: finished epochs are kept, the same command without --fresh goes on from them")
         return INTERRUPTED

@@ -20,7 +20,7 @@ SlurmdUser={user}
 SlurmctldPort={controller}
 SlurmdPort={daemon}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket,cred_expire=2
+AuthInfo=socket={folder}/munge.socket
 CredType=cred/munge
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool

@@ -24,7 +24,7 @@ import torch
 from bench import choice
 from bench.launch import mirror
 from bench.launch.mirror import Mirror, Parcel
-from bench.launch.unit import Moment, Outcome, Unit, Watch, unit
+from bench.launch.unit import Moment, Outcome, Unit, Unreachable, Watch, unit
 from bench.launch.work import Worker
 from bench.lock import Held, locked
 from bench.request import Request
@@ -105,7 +105,11 @@ class OnRay:
     retries: int
 
     def run(self, units: Sequence[Unit], watch: Watch) -> Iterator[Outcome]:
-        """Yield what became of each unit."""
+        """Yield what became of each unit.
+
+        Raises:
+            Unreachable: there is no cluster.
+        """
         if not units:
             return
         with _connected(self.address) as mailbox:
@@ -122,7 +126,13 @@ def _connected(address: str | None) -> Iterator[Any]:
     from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+    known = os.environ.get("RAY_ADDRESS") if address is None else address
+    try:
+        dashboard = False if known is None else None
+        ray.init(address, log_to_driver=False, logging_level=logging.WARNING, include_dashboard=dashboard)
+    except (OSError, RuntimeError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise Unreachable(f"expected a Ray cluster at {known or 'this machine'}, got: {said}") from error
     try:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         yield Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from bench.checkpoint import write_json
-from bench.launch.unit import Moment, Outcome, Unit, Watch, unit
+from bench.launch.unit import Moment, Outcome, Unit, Unreachable, Watch, unit
 from bench.launch.work import Worker
 from bench.request import Request
 
@@ -129,12 +129,21 @@ class OnSlurm:
         return self.request.results.resolve() / "slurm"
 
     def run(self, units: Sequence[Unit], watch: Watch) -> Iterator[Outcome]:
-        """Yield what became of each unit."""
+        """Yield what became of each unit.
+
+        Raises:
+            Unreachable: Slurm does not answer, or does not take the jobs.
+        """
         yield from _Array(self, watch).outcomes(units)
 
     def submit(self, units: Sequence[Unit]) -> list[str]:
-        """Send units to Slurm; return their jobs."""
+        """Send units to Slurm; return their jobs.
+
+        Raises:
+            Unreachable: Slurm does not take them.
+        """
         import submitit
+        from submitit.core.utils import FailedJobError
 
         limit = minutes(str(self.request.time))
         executor = submitit.SlurmExecutor(folder=self.folder, max_num_timeout=1_000_000)
@@ -151,7 +160,10 @@ class OnSlurm:
         errands = [Errand(one.absolute().plain(), self.word(one), 60 * limit) for one in units]
         for errand in errands:
             errand.word.unlink(missing_ok=True)
-        return [str(job.job_id) for job in executor.submit_array(errands)]
+        try:
+            return [str(job.job_id) for job in executor.submit_array(errands)]
+        except FailedJobError as error:
+            raise Unreachable(f"expected Slurm to take the jobs, got: {' '.join(str(error).split())}") from error
 
     def word(self, one: Unit) -> Path:
         """Return the file in which the job of a unit leaves word."""
@@ -282,7 +294,7 @@ def _asked() -> dict[str, str] | None:
     """Return the queue, None while Slurm does not answer, which is no reason to give up jobs that run."""
     try:
         return queue()
-    except ValueError as error:
+    except Unreachable as error:
         log.warning("%s", error)
         return None
 
@@ -291,10 +303,10 @@ def queue() -> dict[str, str]:
     """Return the states of this user's jobs by their id, an array's jobs each by its own; accounting is not needed.
 
     Raises:
-        ValueError: Slurm does not answer.
+        Unreachable: Slurm does not answer.
     """
     command = ["squeue", "--noheader", "--array", f"--user={getpass.getuser()}", f"--name={NAME}", "--format=%i %T"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ValueError(f"expected Slurm to answer, got: {' '.join(done.stderr.split())}")
+        raise Unreachable(f"expected Slurm to answer, got: {' '.join(done.stderr.split())}")
     return dict(line.split() for line in done.stdout.splitlines())

@@ -96,6 +96,10 @@ class Moment:
     last: bool = False
 
 
+class Unreachable(ValueError):
+    """A cluster that was asked for cannot be used."""
+
+
 Watch = Callable[[Moment], None]
 
 
@@ -127,5 +131,8 @@ class Launcher(Protocol):
 
         `watch` is told every recorded instant, from the calling thread. A process that dies is tried again a bounded
         number of times with `Unit.again`. KeyboardInterrupt passes: what is searched is ended, checkpoints stay.
+
+        Raises:
+            Unreachable: nothing can be searched there.
         """
         ...
