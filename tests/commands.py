@@ -16,6 +16,13 @@ GRID = (
     *("--seeds", "0:2", "--replicas", "1"),
 )
 
+HEARS = """\
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+from bench.run import main
+sys.exit(main(sys.argv[1:]))
+"""
+
 
 def grid(results: Path, epochs: int, *more: str) -> list[str]:
     """Four units of one seed; a search takes some 40 ms an epoch."""
@@ -35,7 +42,7 @@ def started(
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "said.txt").open("a", encoding="utf-8") as out:
         return subprocess.Popen(
-            [sys.executable, "-m", "bench.run", *arguments],
+            [sys.executable, "-c", HEARS, *arguments],
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
             stdout=out,

@@ -44,7 +44,7 @@ WRITERS = (
     "bench/lock.py",
     "bench/folders.py",
     "bench/launch/mirror.py",
-    "bench/launch/ray.py",
+    "bench/launch/ray_worker.py",
     "bench/launch/slurm.py",
     "bench/data/*.py",
     "bench/tables/*.py",

@@ -14,7 +14,7 @@ from tests.benches import record_bytes
 from tests.commands import finished, grid, lines, said, started, undisturbed, until
 
 from bench import run
-from bench.launch import ray
+from bench.launch import ray_worker
 
 EPOCHS = 24
 needs_ray = pytest.mark.skipif(util.find_spec("ray") is None, reason="the extra [ray] is not installed")
@@ -165,10 +165,10 @@ def test_without_ray_it_is_said_what_to_install(
 
 
 def test_a_table_that_was_sent_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(ray_worker, "_folder", lambda: tmp_path)
     content = benches.table(tmp_path / "t.arrow").read_bytes()
-    path = Path(ray._kept(content))
+    path = Path(ray_worker._kept(content))
     before = path.stat()
-    assert ray._kept(content) == str(path)
+    assert ray_worker._kept(content) == str(path)
     assert path.read_bytes() == content
     assert path.stat().st_mtime_ns == before.st_mtime_ns

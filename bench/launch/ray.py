@@ -7,24 +7,19 @@ themselves, and only progress travels.
 """
 
 import dataclasses
-import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from importlib import util
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from bench import choice
 from bench.launch import mirror
 from bench.launch.mirror import Mirror, Parcel
-from bench.launch.unit import Moment, Outcome, Unit, Unreachable, Watch, unit
+from bench.launch.ray_worker import Errand, search
+from bench.launch.unit import Outcome, Unit, Unreachable, Watch
 from bench.launch.work import Worker
 from bench.lock import Held, locked
 from bench.request import Request
@@ -36,40 +31,6 @@ AT_ONCE = 256
 """Units that are with Ray at one time, so that ten thousand are not all held, locked and in memory."""
 LOCKS = 800
 """Runs that are locked at one time: every lock is an open file, and 1024 is a usual limit."""
-
-
-@dataclass(frozen=True)
-class Letter:
-    """What a worker tells the driver.
-
-    Attributes:
-        attempt: of the unit; letters of an attempt that was given up are not opened.
-        moment: None where only files come, after the end.
-        parcel: None where the folder is shared.
-    """
-
-    label: str
-    attempt: int
-    moment: Moment | None
-    parcel: Parcel | None
-
-
-@dataclass(frozen=True)
-class Errand:
-    """What a worker is given; plain values.
-
-    Attributes:
-        unit: `Unit.plain`.
-        seed: the files of an earlier attempt; None: there are none.
-        shared: whether the results folder is the driver's own.
-        threads: for torch, where the command does not say.
-    """
-
-    unit: dict[str, Any]
-    attempt: int
-    seed: Parcel | None
-    shared: bool
-    threads: int
 
 
 def check(_request: Request) -> None:
@@ -115,7 +76,7 @@ class OnRay:
         with _connected(self.address) as mailbox:
             import ray
 
-            task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(_search)
+            task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(search)
             yield from _Driver(self, task, mailbox, watch).outcomes(units)
 
 
@@ -293,46 +254,3 @@ def _result(task: Any, sent: _Sent) -> Outcome | None:
     except exceptions.RayError as error:
         sent.reason = f"of {type(error).__name__}"
         return None
-
-
-def _search(errand: Errand, table: bytes | None, mailbox: Any) -> Outcome:
-    """Search a unit, in a process of the cluster; `table` is the content of its benchmark table's file."""
-    one = unit(errand.unit)
-    torch.set_num_threads(one.request.threads or errand.threads)
-    if errand.shared:
-        return _worker().search(one, lambda moment: mailbox.put(Letter(one.label, errand.attempt, moment, None)))
-    results = _folder()
-    mirror.clear(results, mirror.everything(results))
-    seed = errand.seed or Parcel(())
-    mirror.put(results, seed)
-    where = {"results": results} if table is None else {"results": results, "table": _kept(table)}
-    here = dataclasses.replace(one, request=dataclasses.replace(one.request, **where))
-    changed = Mirror(results, known=tuple(change.path for change in seed.changes))
-
-    def tell(moment: Moment | None) -> None:
-        mailbox.put(Letter(one.label, errand.attempt, moment, changed.parcel(mirror.everything(results))))
-
-    outcome = _worker().search(here, tell)
-    tell(None)
-    return outcome
-
-
-def _kept(table: bytes) -> str:
-    """Return the file of a table, written where this process has not got it yet."""
-    path = _folder() / "tables" / f"{hashlib.sha256(table).hexdigest()[:16]}.arrow"
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(table)
-    return str(path)
-
-
-@cache
-def _worker() -> Worker:
-    """Return what searches in this process; data and tables stay loaded from one unit to the next."""
-    return Worker()
-
-
-@cache
-def _folder() -> Path:
-    """Return a folder of this process; Ray's processes are killed, so it stays until the machine clears it."""
-    return Path(tempfile.mkdtemp(prefix=f"nas-stability-{os.getpid()}-"))
