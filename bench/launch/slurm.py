@@ -9,7 +9,6 @@ import dataclasses
 import getpass
 import json
 import logging
-import os
 import re
 import subprocess
 import time
@@ -18,12 +17,10 @@ from dataclasses import dataclass, field
 from importlib import util
 from pathlib import Path
 from shutil import which
-from typing import Any
-
-import torch
 
 from bench.checkpoint import write_json
-from bench.launch.unit import Moment, Outcome, Unit, Unreachable, Watch, unit
+from bench.launch.slurm_job import Errand
+from bench.launch.unit import Moment, Outcome, Unit, Unreachable, Watch
 from bench.launch.work import Worker
 from bench.request import Request
 
@@ -72,44 +69,6 @@ def minutes(text: str) -> int:
         parts = [0, *parts]
     hours, minute, second = [*parts, 0, 0][:3]
     return int(days or 0) * 1440 + hours * 60 + minute + (second > 0)
-
-
-@dataclass
-class Errand:
-    """What a job does: search a unit and leave word of every instant in a file.
-
-    Attributes:
-        unit: `Unit.plain`.
-        word: the file.
-        limit_s: the time limit.
-    """
-
-    unit: dict[str, Any]
-    word: Path
-    limit_s: float
-    began: float = 0.0
-    instants: int = 0
-
-    def __call__(self) -> Outcome:
-        self.began, self.instants = time.monotonic(), 0
-        one = unit(self.unit)
-        if int(os.environ.get("SLURM_RESTART_COUNT", "0")):
-            one = one.again()
-        cpus = int(os.environ.get("SLURM_CPUS_PER_TASK", "1"))
-        torch.set_num_threads(one.request.threads or cpus)
-        return Worker().search(one, self._tell)
-
-    def _tell(self, moment: Moment) -> None:
-        self.instants += 1
-        write_json(self.word, dataclasses.asdict(moment))
-
-    def checkpoint(self) -> Any:
-        """Return what the job does when it runs again; None, which ends it, where a whole time limit led nowhere."""
-        from submitit.helpers import DelayedSubmission
-
-        if not self.instants and time.monotonic() - self.began > self.limit_s / 2:
-            return None
-        return DelayedSubmission(Errand(unit(self.unit).again().plain(), self.word, self.limit_s))
 
 
 @dataclass(frozen=True)
