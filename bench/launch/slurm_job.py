@@ -1,4 +1,4 @@
-"""What a Slurm job does with a unit: search it, leave word of every instant, and say what it does when it runs again."""
+"""What a Slurm job does with a unit: search it, leave word of every instant, say what it does when it runs again."""
 
 import dataclasses
 import os
