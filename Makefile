@@ -50,4 +50,4 @@ lint: env
 	$(BIN)/python -m mypy
 
 clean:
-	rm -rf $(VENV) figures results/runs results/stacks
+	rm -rf $(VENV) figures results/runs results/stacks results/locks

@@ -46,60 +46,72 @@ class Tally:
 
 def command(results: Path, jobs: int) -> list[str]:
     more = ["--methods", ",".join(METHODS), *quick(*METHODS), "--epochs", "4", "--curvature", "off", "--threads", "1"]
-    return [*TINY, *more, "--replicas", "1", "--jobs", str(jobs), "--results", str(results)]
+    return [*TINY, *more, "--replicas", "1", "--jobs", str(jobs), "--retries", "99", "--results", str(results)]
+
+
+@dataclass
+class Killer:
+    """Decides when the next kill comes, and whom it hits."""
+
+    results: Path
+    jobs: int
+    kills: int
+    duration_s: float
+    rng: np.random.Generator
+    tally: Tally
+
+    def arm(self) -> None:
+        """Draw the next moment: any time, or, where processes take long to start, some records later."""
+        self.at_s = time.monotonic() + (self.rng.uniform(0, self.duration_s / 3) if self.jobs == 1 else 0)
+        self.at_records = 0 if self.jobs == 1 else records(self.results) + int(self.rng.integers(0, 8))
+
+    def due(self) -> bool:
+        if self.tally.kills >= self.kills or time.monotonic() < self.at_s:
+            return False
+        return self.jobs == 1 or (records(self.results) >= self.at_records and self.rng.uniform() < 0.05)
+
+    def strike(self, pid: int) -> bool:
+        """Kill the command or one of its workers; return whether it was the command."""
+        victims = [pid, *children(pid)]
+        victim = victims[self.rng.integers(len(victims))]
+        os.kill(victim, signal.SIGKILL)
+        self.tally.kills += 1
+        whom = "the command" if victim == pid else "a worker"
+        say(f"kill {self.tally.kills}: {whom}, {records(self.results)} records")
+        return victim == pid
 
 
 def campaign(folder: Path, kills: int, jobs: int, seed: int) -> Tally:
     rng, tally = np.random.default_rng(seed), Tally()
     start = time.monotonic()
-    assert attempt(command(folder / "whole", jobs), None, jobs, rng)
+    assert attempt(command(folder / "whole", jobs), Killer(folder / "whole", jobs, 0, 0.0, rng, tally))
     whole, duration_s = record_bytes(folder / "whole"), time.monotonic() - start
-    total = sum(text.count(b"\n") for text in whole.values())
     while tally.kills < kills:
-        results = folder / f"round-{tally.rounds}"
-        while not attempt(command(results, jobs), moment_s(tally.kills < kills, duration_s, rng), jobs, rng):
-            tally.kills += 1
-            check_beginnings(results, whole)
-            say(f"kill {tally.kills}: {records(results)} records of {total}")
-        found = record_bytes(results)
+        killer = Killer(folder / f"round-{tally.rounds}", jobs, kills, duration_s, rng, tally)
+        while not attempt(command(killer.results, jobs), killer):
+            check_beginnings(killer.results, whole)
+        found = record_bytes(killer.results)
         tally.rounds, tally.runs = tally.rounds + 1, tally.runs + len(whole)
         tally.bytes_same += sum(found.get(name) == text for name, text in whole.items())
-        tally.differ += [f"{results}: {name}" for name, text in whole.items() if found.get(name) != text]
-        tally.again += repeated(results)
+        tally.differ += [f"{killer.results}: {name}" for name, text in whole.items() if found.get(name) != text]
+        tally.again += repeated(killer.results)
     return tally
 
 
-def moment_s(kills_left: bool, duration_s: float, rng: np.random.Generator) -> float | None:
-    """Return after how many seconds the next kill comes; None: never, since all are spent."""
-    return float(rng.uniform(0, duration_s / 3)) if kills_left else None
-
-
-def attempt(arguments: list[str], after_s: float | None, jobs: int, rng: np.random.Generator) -> bool:
-    """Run the command; return whether it came to its end before it was killed."""
-    pid = forked(arguments) if jobs == 1 else spawned(arguments)
-    until = time.monotonic() + (1e9 if after_s is None else after_s)
-    while time.monotonic() < until:
+def attempt(arguments: list[str], killer: Killer) -> bool:
+    """Run the command; return whether it came to its end before it was killed itself."""
+    pid = forked(arguments) if killer.jobs == 1 else spawned(arguments)
+    killer.arm()
+    while True:
         if status := ended(pid):
             assert os.waitstatus_to_exitcode(status[1]) == 0, f"exit code {status[1]}"
             return True
+        if killer.due():
+            if killer.strike(pid):
+                os.waitpid(pid, 0)
+                return False
+            killer.arm()
         time.sleep(0.002)
-    victims = [pid, *children(pid)]
-    os.kill(victims[rng.integers(len(victims))], signal.SIGKILL)
-    if jobs > 1:  # a worker's death is the launcher's affair; the command is killed later, or comes to its end
-        return attempt_goes_on(pid, rng)
-    os.waitpid(pid, 0)
-    return False
-
-
-def attempt_goes_on(pid: int, rng: np.random.Generator) -> bool:
-    until = time.monotonic() + rng.uniform(0, 3)
-    while time.monotonic() < until:
-        if ended(pid):
-            return False  # the kill counts; whether it has come to its end is seen by the next attempt
-        time.sleep(0.01)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return False
 
 
 def ended(pid: int) -> tuple[int, int] | None:

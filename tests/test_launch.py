@@ -280,9 +280,17 @@ def rows(printed: str) -> list[list[str]]:
     return [row[:7] for row in found]
 
 
+HEARS = """\
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+from bench.run import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def started(arguments: list[str], folder: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "bench.run", *arguments],
+        [sys.executable, "-c", HEARS, *arguments],
         cwd=ROOT,
         env=surroundings(folder),
         stdout=subprocess.DEVNULL,
@@ -312,7 +320,7 @@ def under_way(results: Path, records: int) -> Callable[[], Iterator[int] | list[
     return found
 
 
-LONG = ("darts", *SMALL, "--epochs", "12", "--jobs", "2")
+LONG = ("darts", *SMALL, "--epochs", "24", "--jobs", "2")
 
 
 @pytest.mark.slow
