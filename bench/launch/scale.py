@@ -27,6 +27,7 @@ from bench.search import search
 from bench.setup import Bench
 from bench.spec import RunSpec
 from bench.store import Store
+from bench.summary import closing_table
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
     torch.set_num_threads(1)
     bench = setup.prepare(asked(options.runs, options.epochs, options.folder))
     made = sample(options.folder / "sample")
-    costs = [*_written(bench, made), _listed(options.folder), *_left(bench)]
+    costs = [*_written(bench, made), _listed(options.folder), *_left(bench), _closed(bench)]
     new_console().print(_rows(costs, f"{options.runs:,} runs of {options.epochs} epochs, {_size(options.folder)}"))
     return 0
 
@@ -190,6 +191,11 @@ def _left(bench: Bench) -> list[Cost]:
     )
     cpu_s, wall_s = (statistics.median(getattr(cost, name) for cost in costs) for name in ("cpu_s", "wall_s"))
     return [Cost(f"{label} (median of {ASKED})", cpu_s, wall_s)]
+
+
+def _closed(bench: Bench) -> Cost:
+    runs = [(variant.label, variant.specs) for variant in every_variant(bench)]
+    return _timed("the command's closing table", lambda: closing_table(bench.request.results, runs, None))
 
 
 def every_variant(bench: Bench) -> list[variants.Variant]:
