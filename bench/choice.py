@@ -67,7 +67,7 @@ def truth(request: Request, space: Space, preset: Preset) -> Truth | None:
     """
     if request.table == "none":
         return None
-    path = find_table(space, preset.dataset) if request.table is None else given_table(request.table, space)
+    path = table_file(request, space, preset.dataset)
     if path is None and preset.name == "paper":
         raise ValueError(
             f"expected a benchmark table of {space.name} on {preset.dataset} under {data.data_root()}, found none; "
@@ -79,6 +79,13 @@ def truth(request: Request, space: Space, preset: Preset) -> Truth | None:
     if table.space != space.name:
         raise ValueError(f"expected a table of the space {space.name}, got {path}, which is of {table.space}")
     return Truth(table, table.reference())
+
+
+def table_file(request: Request, space: Space, dataset: str) -> Path | None:
+    """Return the file of the table that is asked for, or that is found; None where there is none."""
+    if request.table == "none":
+        return None
+    return find_table(space, dataset) if request.table is None else given_table(request.table, space)
 
 
 def given_table(name: str, space: Space) -> Path:

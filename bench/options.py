@@ -32,7 +32,11 @@ def parser() -> argparse.ArgumentParser:
         "curvature": "power (iteration), lanczos (fewer products), exact (whole spectrum every epoch) or off",
         "metrics": "ranking: how well shared weights rank cells, against the table",
         "results": "folder the runs are written to",
-        "launcher": "where the stacks are searched: local",
+        "launcher": "where the stacks are searched: local, ray (a cluster, extra [ray]) or slurm (extra [slurm])",
+        "address": "ray: of the cluster; without: RAY_ADDRESS, or a cluster on this machine",
+        "partition": "slurm: where the jobs go",
+        "gres": "slurm: what a job needs beside CPUs, such as gpu:1",
+        "time": "slurm: limit of a job, such as 4:00:00; it is put back into the queue and goes on",
         "config": "YAML file that spells the same options",
     }
     numbers: dict[str, str] = {
@@ -56,6 +60,14 @@ def parser() -> argparse.ArgumentParser:
         found.add_argument(f"--{name.replace('_', '-')}", help=about, default=None)
     for name, about in numbers.items():
         found.add_argument(f"--{name.replace('_', '-')}", help=about, default=None, type=int)
+    found.add_argument("--unit-cpus", help="ray, slurm: CPUs a stack gets, 1 by default", default=None, type=float)
+    found.add_argument("--unit-gpus", help="ray: GPUs a stack gets, such as 0.25", default=None, type=float)
+    found.add_argument(
+        "--shared", action="store_true", default=None, help="ray: all machines see --results under this path"
+    )
+    found.add_argument(
+        "--sbatch", action="append", metavar="NAME=VALUE", help="slurm: a further option of sbatch, such as account=x"
+    )
     found.add_argument("--budget-s", help="simulated seconds a repetition may spend", default=None, type=float)
     found.add_argument(
         "--set",
@@ -68,6 +80,9 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         default=None,
         help="slices of the loss after the last epoch, along λ's vector",
+    )
+    found.add_argument(
+        "--tensorboard", action="store_true", default=None, help="curves for TensorBoard, under results/tensorboard"
     )
     found.add_argument("--fresh", action="store_true", default=None, help="start again, dropping these runs' records")
     found.add_argument("--dry-run", action="store_true", default=None, help="print what would run, without training")

@@ -13,7 +13,12 @@ from bench.spaces import SPACES
 
 Settings = Mapping[str, Mapping[str, Any]]
 
-LAUNCHERS = ("local",)
+LAUNCHERS = ("local", "ray", "slurm")
+ONLY = {
+    "ray": ("address", "unit_gpus", "shared"),
+    "slurm": ("partition", "gres", "time", "sbatch"),
+}
+"""Options that mean something to one launcher only."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +37,15 @@ class Request:
         metrics: what is measured besides λ: "ranking".
         landscape: whether slices of the loss are measured after the last epoch.
         ranking_every: epochs from one ranking to the next; None: after the last epoch only.
-        launcher: where the stacks are searched: "local".
+        tensorboard: whether curves are written for TensorBoard too.
+        launcher: where the stacks are searched: "local", "ray", "slurm".
         jobs: processes that search stacks at once.
         retries: how often a stack is tried again whose process died.
+        address: of a Ray cluster; None: RAY_ADDRESS, or one that is started for the command.
+        unit_cpus, unit_gpus: what Ray or Slurm gives a stack; fractions with Ray.
+        shared: whether every machine of the Ray cluster sees `results` under this path.
+        partition, gres, time: of Slurm's jobs; `time` in one of Slurm's forms.
+        sbatch: further options of sbatch.
     """
 
     space: str
@@ -63,11 +74,20 @@ class Request:
     set: Settings = field(default_factory=dict)
     results: Path = Path("results")
     landscape: bool = False
+    tensorboard: bool = False
     fresh: bool = False
     dry_run: bool = False
     launcher: str = "local"
     jobs: int = 1
     retries: int = 2
+    address: str | None = None
+    unit_cpus: float = 1.0
+    unit_gpus: float = 0.0
+    shared: bool = False
+    partition: str | None = None
+    gres: str | None = None
+    time: str | None = None
+    sbatch: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse(arguments: Sequence[str]) -> Request:
@@ -80,6 +100,8 @@ def parse(arguments: Sequence[str]) -> Request:
     path = given.pop("config", None)
     fields = {} if path is None else plain_yaml.options(Path(path))
     fields["set"] = _merge(_given(fields.get("set", {})), _assignments(given.pop("set", [])))
+    if "sbatch" in given:
+        given["sbatch"] = dict(_pair(item) for item in given["sbatch"])
     fields.update(given)
     if "space" not in fields:
         raise ValueError(f"expected --space, one of {', '.join(SPACES)}, got none")
@@ -120,6 +142,13 @@ def _assignments(items: Sequence[str]) -> dict[str, dict[str, Any]]:
     return changes
 
 
+def _pair(item: str) -> tuple[str, str]:
+    name, equals, value = item.partition("=")
+    if not (name and equals and value):
+        raise ValueError(f"expected --sbatch NAME=VALUE, got {item!r}")
+    return name, value
+
+
 def grid(changes: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return every combination of changes in which `a,b,c` stands for one of several values.
 
@@ -156,10 +185,13 @@ def _checked(fields: dict[str, Any]) -> Request:
     if unknown:
         raise ValueError(f"expected options out of {', '.join(sorted(known))}, got {', '.join(unknown)}")
     _check_numbers(fields)
-    for name in ("space", "benchmark", "dataset", "table", "device", "curvature", "results"):
+    for name in (
+        *("space", "benchmark", "dataset", "table", "device", "curvature", "results"),
+        *("address", "partition", "gres", "time"),
+    ):
         if not isinstance(fields.get(name, ""), str):
             raise ValueError(f"expected text for {name}, got {fields[name]!r}")
-    for name in ("landscape", "fresh", "dry_run"):
+    for name in ("landscape", "tensorboard", "fresh", "dry_run", "shared"):
         if not isinstance(fields.get(name, False), bool):
             raise ValueError(f"expected true or false for {name}, got {fields[name]!r}")
     for name, allowed in (
@@ -169,6 +201,7 @@ def _checked(fields: dict[str, Any]) -> Request:
     ):
         if fields.get(name, allowed[0]) not in allowed:
             raise ValueError(f"expected {name} out of {', '.join(allowed)}, got {fields[name]!r}")
+    _check_launcher(fields)
     fields["methods"] = _names(fields.get("methods", "all"))
     fields["metrics"] = _metrics(fields.get("metrics", ()), "ranking_every" in fields)
     if "seeds" in fields:
@@ -188,6 +221,25 @@ def _check_numbers(fields: Mapping[str, Any]) -> None:
         raise ValueError(f"expected a whole number from 0 on for retries, got {retries!r}")
     if not isinstance(seconds := fields.get("budget_s", 1.0), int | float) or not 0 < seconds < math.inf:
         raise ValueError(f"expected a positive number of seconds for budget_s, got {seconds!r}")
+
+
+def _check_launcher(fields: dict[str, Any]) -> None:
+    launcher = fields.get("launcher", "local")
+    for other, names in ONLY.items():
+        given = [name for name in names if fields.get(name)]
+        if given and launcher != other:
+            raise ValueError(f"expected --launcher {other} beside {given[0]}, got {launcher}")
+    for name, least in (("unit_cpus", "more than 0"), ("unit_gpus", "from 0 on")):
+        value = fields.get(name, 1.0)
+        if type(value) not in {int, float} or not 0 <= value < math.inf or (name == "unit_cpus" and value == 0):
+            raise ValueError(f"expected a number {least} for {name}, got {value!r}")
+        if name in fields:
+            fields[name] = float(value)
+    if launcher == "slurm" and not float(fields.get("unit_cpus", 1.0)).is_integer():
+        raise ValueError(f"expected whole CPUs for unit_cpus with --launcher slurm, got {fields['unit_cpus']!r}")
+    more = fields.get("sbatch", {})
+    if not (isinstance(more, dict) and all(isinstance(part, str) for item in more.items() for part in item)):
+        raise ValueError(f"expected 'sbatch: {{name: value}}' with text, got {more!r}")
 
 
 def _names(value: Any) -> tuple[str, ...]:

@@ -7,16 +7,17 @@ another process searches one of these runs.
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from rich.console import Console
 
-from bench import setup, tabular_run, tabular_setup, variants
+from bench import setup, tabular_run, tabular_setup, tracker, variants
 from bench.announce import announce, dry_run, say
 from bench.launch.plan import Plan, decided, plan
-from bench.launch.registry import choose
-from bench.launch.unit import Outcome
+from bench.launch.registry import check, choose
+from bench.launch.unit import Outcome, Unit, Unreachable, Watch
 from bench.launch.work import Worker
 from bench.lock import check_writable
 from bench.progress import new_console, view
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str]) -> int:
     logging.getLogger("optuna.storages").setLevel(logging.WARNING)  # it would announce every repetition
     try:
         request = parse(arguments)
+        if request.tensorboard:
+            tracker.check()
+        check(request)
         torch.set_num_threads(request.threads or torch.get_num_threads())
         parts = [tabular_setup.split(one) for one in one_space(request)]
         searches = [search for search, _ in parts if search is not None]
@@ -45,6 +49,9 @@ def main(arguments: Sequence[str]) -> int:
         return WRONG
     try:
         return max(work() for work in prepared)
+    except Unreachable as error:
+        log.error("error: %s", error)
+        return WRONG
     except KeyboardInterrupt:
         log.error("interrupted: finished epochs are kept, the same command without --fresh goes on from them")
         return INTERRUPTED
@@ -95,7 +102,7 @@ def _search_all(console: Console, plans: Sequence[Plan], worker: Worker) -> int:
             say(console, line)
     units = [unit for one in plans for unit in one.units]
     outcomes = []
-    with view(console, len(units)) as watch:
+    with view(console, len(units)) as shown, _tracked(shown, plans, units) as watch:
         for outcome in choose(plans[0].bench.request, worker).run(units, watch):
             outcomes.append(outcome)
             _complain(outcome)
@@ -109,6 +116,18 @@ def _search_all(console: Console, plans: Sequence[Plan], worker: Worker) -> int:
         log.error("%d of the stacks failed: %s", len(failed), "; ".join(failed))
         return FAILED
     return WRONG if any(outcome.state == "refused" for outcome in outcomes) else OK
+
+
+@contextmanager
+def _tracked(watch: Watch, plans: Sequence[Plan], units: Sequence[Unit]) -> Iterator[Watch]:
+    """Yield what is told every instant; with `--tensorboard` it also draws, at first the runs that are done."""
+    request = plans[0].bench.request
+    if not request.tensorboard:
+        yield watch
+        return
+    tracker.complete(request.results, [spec.name for one in plans for spec in one.done])
+    with tracker.tracked(watch, request.results, {unit.label: unit.runs for unit in units}) as both:
+        yield both
 
 
 def _complain(outcome: Outcome) -> None:

@@ -34,11 +34,11 @@ def closing_table(results: Path, runs: Sequence[tuple[str, Sequence[RunSpec]]], 
 def _row(results: Path, specs: Sequence[RunSpec]) -> list[str]:
     folders = [results / "runs" / spec.name for spec in specs]
     folders = [folder for folder in folders if (folder / "finished.json").exists()]
-    records = [_lines(folder / "records.jsonl") for folder in folders]
-    seconds = [sum(line["wall_s"] for line in _lines(folder / "timing.jsonl")) for folder in folders]
-    finals = [lines[-1] for lines in records]
+    records = [(folder / "records.jsonl").read_bytes().splitlines() for folder in folders]
+    seconds = [_seconds(folder / "timing.jsonl") for folder in folders]
+    finals = [json.loads(lines[-1]) for lines in records]
     tables = [final["table"] for final in finals if final["table"] is not None]
-    curves = [line["curvature"]["lambda_dominant"] for lines in records if (line := _last_curvature(lines))]
+    curves = [found["lambda_dominant"] for lines in records if (found := _last(lines, "curvature"))]
     return [
         f"{len(folders)}/{len(specs)}",
         _spread([table["val_mean"] for table in tables], ".4f"),
@@ -51,18 +51,19 @@ def _row(results: Path, specs: Sequence[RunSpec]) -> list[str]:
     ]
 
 
-def _taus(records: Sequence[list[dict[str, Any]]]) -> list[float]:
+def _taus(records: Sequence[Sequence[bytes]]) -> list[float]:
     """Return Kendall's τ of shared weights and test accuracies after the last epoch, of the runs that have it."""
-    found = [next((line["ranking"] for line in reversed(lines) if line["ranking"]), None) for lines in records]
+    found = [_last(lines, "ranking") for lines in records]
     return [ranking["kendall_test"] for ranking in found if ranking and ranking["kendall_test"] is not None]
 
 
-def _last_curvature(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
-    return next((line for line in reversed(lines) if line["curvature"] is not None), None)
+def _last(lines: Sequence[bytes], field: str) -> dict[str, Any] | None:
+    """Return the last value of a field that there is; lines before it are not parsed, which would take most time."""
+    return next((value for line in reversed(lines) if (value := json.loads(line)[field])), None)
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def _seconds(path: Path) -> float:
+    return sum(json.loads(line)["wall_s"] for line in path.read_bytes().splitlines())
 
 
 def _spread(values: list[float], form: str) -> str:

@@ -41,9 +41,13 @@ COMMAND_LINES = (
 )
 WRITERS = (
     "bench/store.py",
+    "bench/tracker.py",
     "bench/checkpoint.py",
     "bench/lock.py",
     "bench/folders.py",
+    "bench/launch/mirror.py",
+    "bench/launch/ray_worker.py",
+    "bench/launch/slurm.py",
     "bench/data/*.py",
     "bench/tables/*.py",
     "bench/retrain/__main__.py",
@@ -319,7 +323,7 @@ def test_importing_has_no_effect(tmp_path: Path) -> None:
         "dehb",
         "ray",
         "submitit",
-        "tensorboard",
+        "tensorboardX",
         "google",
         "google_crc32c",
         "tfrecord",

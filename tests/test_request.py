@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.request import Request, parse
+from bench.request import ONLY, Request, parse
 
 FILE = """\
 space: s1
@@ -40,15 +40,22 @@ def test_every_option_has_a_flag() -> None:
     numbers += " fitness-budget ranking-every jobs retries"
     words = "--methods darts,random_ws --seeds 0,2 --benchmark paper --dataset digits --table none --device cpu"
     paths = "--curvature exact --results elsewhere --set darts.arch.lr=1e-3 --fresh --dry-run --space toy --budget-s 9"
-    paths += " --metrics ranking --landscape"
+    paths += " --metrics ranking --landscape --tensorboard"
+    ray = "--launcher ray --address here:1 --unit-cpus 2 --unit-gpus 0.5 --shared"
+    slurm = "--launcher slurm --partition low --gres gpu:1 --time 1:00:00 --sbatch account=x --sbatch qos=y"
     arguments = f"{words} {paths}".split() + [part for name in numbers.split() for part in (f"--{name}", "7")]
     found = parse(arguments)
     default = dataclasses.asdict(Request(space=""))
     same = [name for name, value in dataclasses.asdict(found).items() if value == default[name]]
-    assert same == ["launcher"]  # there is one
+    assert same == ["launcher", *(name for names in ONLY.values() for name in names), "unit_cpus"]
     assert found.set == {"darts": {"arch.lr": 0.001}}
     assert found.results == Path("elsewhere")
     assert all(getattr(found, name.replace("-", "_")) == 7 for name in numbers.split())
+    on_ray, on_slurm = (parse(["--space", "toy", *options.split()]) for options in (ray, slurm))
+    assert (on_ray.launcher, on_ray.address, on_ray.unit_cpus, on_ray.unit_gpus) == ("ray", "here:1", 2.0, 0.5)
+    assert on_ray.shared
+    assert (on_slurm.launcher, on_slurm.partition, on_slurm.gres, on_slurm.time) == ("slurm", "low", "gpu:1", "1:00:00")
+    assert on_slurm.sbatch == {"account": "x", "qos": "y"}
 
 
 def test_a_file_spells_the_same_fields(tmp_path: Path) -> None:
@@ -154,7 +161,7 @@ def test_a_mistake_is_one_sentence(arguments: list[str], message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("space: toy\nepoch: 3\n", r"expected options out of batch_size, .*, threads, train_size, got epoch"),
+        ("space: toy\nepoch: 3\n", r"expected options out of batch_size, .*, unit_cpus, unit_gpus, got epoch"),
         ("space: toy\nconfig: more.yaml\n", "got config"),
         ("space: [toy\n", "expected YAML in .*run.yaml, got: while parsing"),
         ("just words\n", "expected 'option: value' lines in .*run.yaml, got str"),

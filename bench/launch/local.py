@@ -48,14 +48,9 @@ class Local:
                     yield crew.released(job, message["outcome"])
                 elif (lost := crew.bury(job)) is not None:
                     unit, reason = lost
-                    yield self._give_up(unit, reason, crew.attempts[unit.label])
+                    yield self.worker.given_up(unit, crew.attempts[unit.label], reason)
         finally:
             crew.end()
-
-    def _give_up(self, unit: Unit, reason: str, attempts: int) -> Outcome:
-        error = RuntimeError(f"its process died {attempts} times, the last {reason}; the same command tries again")
-        outcome = self.worker.failed(unit, self.worker.runs(unit), error)
-        return Outcome(outcome.label, outcome.state, outcome.reason, attempts)
 
 
 class _Job:

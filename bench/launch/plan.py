@@ -32,8 +32,9 @@ class Plan:
 
     def finished_before(self) -> list[str]:
         """Return a line for each variant that has runs which are done."""
-        done, space = set(self.done), self.bench.space.name
-        groups = [(variant, [spec for spec in variant.specs if spec in done]) for variant in self.variants]
+        done = {spec.signature for spec in self.done}
+        groups = [(variant, [spec for spec in variant.specs if spec.signature in done]) for variant in self.variants]
+        space = self.bench.space.name
         return [
             f"{space} {variant.label} seeds {','.join(str(spec.seed) for spec in specs)}: finished before"
             for variant, specs in groups
@@ -52,7 +53,9 @@ def plan(bench: Bench, chosen: Sequence[Variant]) -> Plan:
     request = bench.request
     specs = [spec for variant in chosen for spec in variant.specs]
     done = () if request.fresh else tuple(spec for spec in specs if store.ended(request.results, spec))
-    units = [unit for variant in chosen for unit in _units(bench, variant, set(done))]
+    ended, settled = {spec.signature for spec in done}, decided(bench)
+    waiting = [(variant, [spec for spec in variant.specs if spec.signature not in ended]) for variant in chosen]
+    units = [unit for variant, specs in waiting for unit in _units(settled, variant, specs)]
     return Plan(bench, tuple(chosen), tuple(units), done)
 
 
@@ -62,29 +65,31 @@ def decided(bench: Bench) -> Request:
     return dataclasses.replace(bench.request, benchmark=bench.preset.name, seeds=bench.preset.seeds, table=table)
 
 
-def _units(bench: Bench, variant: Variant, done: set[RunSpec]) -> list[Unit]:
-    request = bench.request
-    waiting = [spec for spec in variant.specs if spec not in done]
+def _units(request: Request, variant: Variant, waiting: Sequence[RunSpec]) -> list[Unit]:
+    # By their signatures, which specifications remember: comparing all fields would take most of the time.
+    left = {spec.signature: spec for spec in waiting}
     stacks: list[tuple[tuple[RunSpec, ...], bool]] = []
-    for spec in [] if request.fresh else list(waiting):
-        stacked = store.stacked_with(request.results, spec)
-        if stacked is not None and spec in waiting:
-            waiting = [other for other in waiting if other not in stacked]
+    for spec in [] if request.fresh else waiting:
+        stacked = store.stacked_with(request.results, spec) if spec.signature in left else None
+        if stacked is not None:
             stacks.append((stacked, True))
-    size = request.replicas or len(variant.specs)
-    stacks += [(tuple(waiting[start : start + size]), False) for start in range(0, len(waiting), size)]
-    return [_unit(bench, variant, specs, resumes) for specs, resumes in stacks]
+            for one in stacked:
+                left.pop(one.signature, None)
+    size, rest = request.replicas or len(variant.specs), list(left.values())
+    stacks += [(tuple(rest[start : start + size]), False) for start in range(0, len(rest), size)]
+    return [_unit(request, variant, specs, resumes) for specs, resumes in stacks]
 
 
-def _unit(bench: Bench, variant: Variant, specs: tuple[RunSpec, ...], resumes: bool) -> Unit:
+def _unit(request: Request, variant: Variant, specs: tuple[RunSpec, ...], resumes: bool) -> Unit:
     return Unit(
-        request=decided(bench),
+        request=request,
         method=variant.method.name,
         changes=variant.changes,
         seeds=tuple(spec.seed for spec in specs),
         stack=store.stack_name([spec.signature for spec in specs]),
+        runs=tuple(spec.name for spec in specs),
         epochs=specs[0].epochs,
         note=variant.note,
         resumes=resumes,
-        fresh=bench.request.fresh,
+        fresh=request.fresh,
     )

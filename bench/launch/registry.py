@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from bench.launch import ray, slurm
 from bench.launch.local import Local
 from bench.launch.unit import Launcher
 from bench.launch.work import InProcess, Worker
@@ -12,8 +13,33 @@ def _local(request: Request, worker: Worker) -> Launcher:
     return InProcess(worker) if request.jobs == 1 else Local(request, worker)
 
 
-LAUNCHERS: Mapping[str, Callable[[Request, Worker], Launcher]] = {"local": _local}
+def _ray(request: Request, worker: Worker) -> Launcher:
+    return ray.OnRay(worker, request.address, request.unit_cpus, request.unit_gpus, request.shared, request.retries)
+
+
+def _slurm(request: Request, worker: Worker) -> Launcher:
+    return slurm.OnSlurm(request, worker)
+
+
+LAUNCHERS: Mapping[str, Callable[[Request, Worker], Launcher]] = {
+    "local": _local,
+    "ray": _ray,
+    "slurm": _slurm,
+}
 """Each is made of the command's request and of this process's worker, which has the data loaded."""
+
+
+CHECKS: Mapping[str, Callable[[Request], None]] = {"ray": ray.check, "slurm": slurm.check}
+
+
+def check(request: Request) -> None:
+    """Raise where the launcher cannot be used.
+
+    Raises:
+        ValueError: a package or a program is missing, or an option does not fit.
+    """
+    if request.launcher in CHECKS:
+        CHECKS[request.launcher](request)
 
 
 def choose(request: Request, worker: Worker) -> Launcher:

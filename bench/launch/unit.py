@@ -6,6 +6,7 @@ A unit is plain values: any process on any machine that has the data can search 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from bench.request import Request, Settings, read, spelled
@@ -21,6 +22,7 @@ class Unit:
         changes: one combination of the settings asked for, by method name.
         seeds: of the stack, in its order; an interrupted stack keeps those it was started with.
         stack: hash of the runs' signatures; a process that finds another one has other data and refuses.
+        runs: names of the runs' folders, a seed each.
         note: the settings in which it differs from the method's other variants.
         resumes: whether there was a checkpoint when it was planned; the process that searches it looks again.
         fresh: whether records that are there are dropped first.
@@ -31,6 +33,7 @@ class Unit:
     changes: Settings
     seeds: tuple[int, ...]
     stack: str
+    runs: tuple[str, ...]
     epochs: int
     note: str = ""
     resumes: bool = False
@@ -50,16 +53,30 @@ class Unit:
         """Return what a second attempt searches: never fresh, so that it goes on from the checkpoint of the first."""
         return dataclasses.replace(self, fresh=False)
 
+    def absolute(self) -> "Unit":
+        """Return what means the same in another working folder."""
+        table = self.request.table
+        path = table if table in {None, "none"} else str(Path(table).resolve())
+        request = dataclasses.replace(self.request, results=self.request.results.resolve(), table=path)
+        return dataclasses.replace(self, request=request)
+
     def plain(self) -> dict[str, Any]:
         """Return values that JSON can hold, which `unit` turns back."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         changes = {name: dict(inner) for name, inner in self.changes.items()}
-        return {**fields, "request": spelled(self.request), "seeds": list(self.seeds), "changes": changes}
+        return {
+            **fields,
+            "request": spelled(self.request),
+            "seeds": list(self.seeds),
+            "runs": list(self.runs),
+            "changes": changes,
+        }
 
 
 def unit(fields: dict[str, Any]) -> Unit:
     """Return the unit whose `plain` form this is."""
-    return Unit(**{**fields, "request": read(fields["request"]), "seeds": tuple(fields["seeds"])})
+    sequences = {name: tuple(fields[name]) for name in ("seeds", "runs")}
+    return Unit(**{**fields, **sequences, "request": read(fields["request"])})
 
 
 @dataclass(frozen=True)
@@ -77,6 +94,10 @@ class Moment:
     epochs: int
     text: str
     last: bool = False
+
+
+class Unreachable(ValueError):
+    """A cluster that was asked for cannot be used."""
 
 
 Watch = Callable[[Moment], None]
@@ -110,5 +131,8 @@ class Launcher(Protocol):
 
         `watch` is told every recorded instant, from the calling thread. A process that dies is tried again a bounded
         number of times with `Unit.again`. KeyboardInterrupt passes: what is searched is ended, checkpoints stay.
+
+        Raises:
+            Unreachable: nothing can be searched there.
         """
         ...

@@ -71,6 +71,11 @@ class Worker:
             return self.failed(unit, specs, error)
         return Outcome(unit.label, "finished", diverged=tuple(store.diverged(unit.request.results, specs)))
 
+    def given_up(self, unit: Unit, attempts: int, reason: str) -> Outcome:
+        """Leave word that a unit's processes died, and return it."""
+        error = RuntimeError(f"its process died {attempts} times, the last {reason}; the same command tries again")
+        return dataclasses.replace(self.failed(unit, self.runs(unit), error), attempts=attempts)
+
     def failed(self, unit: Unit, specs: Sequence[RunSpec], error: Exception) -> Outcome:
         """Leave the reason of a failure in the runs' folders, and return it."""
         store.Store(unit.request.results, tuple(specs)).fail("".join(traceback.format_exception(error)))
