@@ -16,10 +16,11 @@ def say(console: Console, line: str) -> None:
 
 def announce(console: Console, bench: Bench) -> None:
     """Say which benchmark runs, why, its sizes, and how it differs from the methods' defaults."""
-    preset = bench.preset
+    preset, halves = bench.preset, (len(bench.dataset.train_indices), len(bench.dataset.val_indices))
+    shares = "in two halves" if halves[0] == halves[1] else f"({halves[0]} for weights, {halves[1]} for choices)"
     lines = [
         f"benchmark {preset.name}: {bench.why}",
-        f"{bench.space.name} on {preset.dataset}: {preset.train_size} images in two halves, batch {preset.batch_size}, "
+        f"{bench.space.name} on {preset.dataset}: {preset.train_size} images {shares}, batch {preset.batch_size}, "
         f"{preset.channels} channels, {preset.cells} cells a stage, {preset.epochs} epochs, device {bench.device}",
     ]
     if preset.settings:

@@ -41,16 +41,17 @@ def choose_benchmark(request: Request, space: Space, device: torch.device) -> tu
         return request.benchmark, "as asked"
     if space.name == "toy":
         return "embedded", "toy has no published benchmark"
-    missing = []
+    dataset = "cifar10" if request.dataset is None or request.dataset not in data.OFFICIAL else request.dataset
+    batches, missing = data.OFFICIAL[dataset].batches, []
     if device.type != "cuda":
         missing.append("there is no GPU")
-    if not (data.data_root() / "cifar-10-batches-py").is_dir():
-        missing.append("CIFAR-10 is not prepared")
-    if not missing and find_table(space, "cifar10") is None:
+    if not (data.data_root() / batches.folder).is_dir():
+        missing.append(f"{batches.title} is not prepared")
+    if not missing and find_table(space, dataset) is None:
         missing.append(f"no official table of {space.name} is prepared")
     if missing:
         return "embedded", f"{', '.join(missing)}; force the other with --benchmark paper"
-    return "paper", "GPU, CIFAR-10 and table are there; force the other with --benchmark embedded"
+    return "paper", f"GPU, {batches.title} and table are there; force the other with --benchmark embedded"
 
 
 def find_table(space: Space, dataset: str) -> Path | None:
@@ -90,8 +91,8 @@ def table_file(request: Request, space: Space, dataset: str) -> Path | None:
 def given_table(name: str, space: Space) -> Path:
     """Return the table of `--table`, imported if it is not one of ours."""
     path = Path(name)
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"expected a table at --table, found no file {path}")
-    if path.suffix == ".arrow":
+    if path.suffix == ".arrow" and not catalog.holds(path, space.name):
         return path
     return catalog.imported(path, space.name, catalog.default_cache(), space.multiplicities)

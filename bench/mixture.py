@@ -17,9 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bench.autodiff import last_derivatives
+from bench.layout import per_channel
 
 Maps = Float[Tensor, "n _rc _h _w"]
 Weights = Float[Tensor, "replicas options"]
+Factors = Float[Tensor, "rc 1 1"]
 
 
 def mixture(weights: Weights, terms: Sequence[Maps]) -> Maps:
@@ -32,7 +34,7 @@ class _Mixture(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weights: Weights, *terms: Maps) -> Maps:
         ctx.save_for_backward(weights, *terms)
-        return _sum(_columns(weights), terms)
+        return _sum(_columns(weights, terms[0]), terms)
 
     @staticmethod
     def backward(ctx: Any, gradient: Maps) -> tuple[Tensor | None, ...]:
@@ -48,8 +50,8 @@ class _Backward(torch.autograd.Function):
         ctx.save_for_backward(gradient, weights, *terms)
         ctx.set_materialize_grads(False)
         to_weights = torch.stack([_dot(gradient, x, len(weights)) for x in terms], 1) if wanted[0] else None
-        columns = zip(_columns(weights), wanted[1:], strict=True)
-        return to_weights, *(_times(gradient, w) if asked else None for w, asked in columns)
+        factors = zip(_columns(weights, gradient), wanted[1:], strict=True)
+        return to_weights, *(gradient * factor if asked else None for factor, asked in factors)
 
     @staticmethod
     def backward(ctx: Any, u: Weights | None, *v: Maps | None) -> tuple[Tensor | None, ...]:
@@ -65,30 +67,26 @@ def _derivatives(
     """Return what gradient, weights and terms get from the derivatives u, v of the outputs of the first derivative."""
     nothing = gradient.new_zeros(len(weights))
     to_weights = torch.stack([nothing if part is None else _dot(part, gradient, len(weights)) for part in v], 1)
-    pairs = [(w, part) for w, part in zip(_columns(weights), v, strict=True) if part is not None]
+    pairs = [(w, part) for w, part in zip(_columns(weights, gradient), v, strict=True) if part is not None]
     to_terms: list[Maps | None] = [None] * len(terms)
     if u is not None:
-        pairs += zip(_columns(u), terms, strict=True)
-        to_terms = [_times(gradient, column) for column in _columns(u)]
+        factors = _columns(u, gradient)
+        pairs += zip(factors, terms, strict=True)
+        to_terms = [gradient * factor for factor in factors]
     to_gradient = _sum(*zip(*pairs, strict=True)) if pairs else None
     return to_gradient, to_weights, *to_terms
 
 
-def _columns(weights: Weights) -> list[Float[Tensor, "replicas 1 1 1"]]:
-    return [column[:, None, None, None] for column in weights.unbind(1)]
-
-
-def _times(x: Maps, weight: Float[Tensor, "replicas 1 1 1"]) -> Maps:
-    return (x.unflatten(1, (len(weight), -1)) * weight).flatten(1, 2)
+def _columns(weights: Weights, like: Maps) -> list[Factors]:
+    return [per_channel(column, like.shape[1]) for column in weights.unbind(1)]
 
 
 def _dot(a: Maps, b: Maps, replicas: int) -> Float[Tensor, " replicas"]:
-    return (a * b).unflatten(1, (replicas, -1)).sum((0, 2, 3, 4))
+    return (a * b).sum((0, 2, 3)).view(replicas, -1).sum(1)
 
 
-def _sum(weights: Sequence[Float[Tensor, "replicas 1 1 1"]], terms: Sequence[Maps]) -> Maps:
-    parts = [x.unflatten(1, (len(weights[0]), -1)) for x in terms]
-    total = parts[0] * weights[0]
-    for weight, part in zip(weights[1:], parts[1:], strict=True):
-        total.addcmul_(part, weight)
-    return total.flatten(1, 2)
+def _sum(factors: Sequence[Factors], terms: Sequence[Maps]) -> Maps:
+    total = terms[0] * factors[0]
+    for factor, term in zip(factors[1:], terms[1:], strict=True):
+        total.addcmul_(term, factor)
+    return total

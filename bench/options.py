@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
         "darts+perturbation searches and then selects",
         "seeds": "a range 0:4 or a list 0,2,5",
         "benchmark": "auto, paper (CIFAR-10, official table, published sizes) or embedded (digits, small, offline)",
-        "dataset": "cifar10 or digits",
+        "dataset": "cifar10, cifar100, imagenet16 (ImageNet16-120) or digits",
         "table": "benchmark table (.arrow, .parquet, .csv), or none to run without accuracies",
         "device": "cpu, cuda, cuda:1",
         "curvature": "power (iteration), lanczos (fewer products), exact (whole spectrum every epoch) or off",

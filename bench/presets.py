@@ -7,15 +7,22 @@ published settings move them in 100 long ones; what that does to λ and to the d
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bench.data.augment import Augmentation
+from bench.data.augment import Augmentation, published
 from bench.metrics.ranking import RankingProbe
 
 Overrides = Mapping[str, Mapping[str, Any]]
 
-SEARCH_IMAGES_CIFAR10 = 50_000
+SEARCH_IMAGES: Mapping[str, Mapping[str, int]] = {
+    "first_second": {"cifar10": 50_000, "cifar100": 50_000, "imagenet16": 151_700},
+    "nb201": {"cifar10": 50_000, "cifar100": 55_000, "imagenet16": 154_700},
+}
+"""Split rule and dataset to all images of both halves; NAS-Bench-201 lends half of the official test images."""
+
+CLASSES = {"cifar100": 100, "imagenet16": 120}
+"""Of datasets that have more of them than a preset's probe may have images."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +64,18 @@ def paper(space: str) -> Preset:
         raise ValueError(
             "expected s1, s2, s3 or nb201 for the benchmark 'paper', got 'toy', which exists only embedded"
         )
-    nb201 = space == "nb201"
+    nb201, rule = space == "nb201", _split_rule(space)
     return Preset(
         name="paper",
         dataset="cifar10",
         seeds=(0, 1, 2, 3),
-        train_size=SEARCH_IMAGES_CIFAR10,
+        train_size=SEARCH_IMAGES[rule]["cifar10"],
         batch_size=64 if nb201 else 96,
         eval_batch_size=500,
         channels=16,
         cells=5 if nb201 else 3,
-        split_rule="nb201" if nb201 else "first_second",
-        augmentation=Augmentation(padding=4, flip=True, cutout_length=0),
+        split_rule=rule,
+        augmentation=published("cifar10"),
         probe_size=250,
         settings=_PAPER_NB201 if nb201 else _PAPER_ONE_SHOT,
     )
@@ -172,5 +179,24 @@ _EMBEDDED_NB201: Overrides = {
     "enas": {**_NATS_ENAS, **_FEW_STEPS_ENAS, **_FEW_CELLS},
     "lambda_darts": {**_EMBEDDED["lambda_darts"], **_LAMBDA},
 }
+
+
+def on_dataset(preset: Preset, dataset: str, space: str) -> Preset:
+    """Return a benchmark on another dataset; `paper` takes all of its images, a probe has every class."""
+    if dataset == "digits":
+        return replace(preset, dataset=dataset, split_rule="recipe")
+    rule = _split_rule(space)
+    changed = replace(
+        preset, dataset=dataset, split_rule=rule, probe_size=max(preset.probe_size, CLASSES.get(dataset, 0))
+    )
+    if preset.name != "paper":
+        return changed
+    images = SEARCH_IMAGES[rule].get(dataset, preset.train_size)
+    return replace(changed, train_size=images, augmentation=published(dataset))
+
+
+def _split_rule(space: str) -> str:
+    return "nb201" if space == "nb201" else "first_second"
+
 
 PRESETS = {"paper": paper, "embedded": embedded}

@@ -109,9 +109,15 @@ def parse(arguments: Sequence[str]) -> Request:
 
 
 def one_space(request: Request) -> list[Request]:
-    """Return the request of each space that is asked for."""
-    names = [name.strip() for name in request.space.split(",")]
-    return [dataclasses.replace(request, space=name) for name in dict.fromkeys(names) if name]
+    """Return the request of each space that is asked for.
+
+    Raises:
+        ValueError: there is none.
+    """
+    names = [name for part in request.space.split(",") if (name := part.strip())]
+    if not names:
+        raise ValueError(f"expected --space like s1 or s1,s2, got {request.space!r}")
+    return [dataclasses.replace(request, space=name) for name in dict.fromkeys(names)]
 
 
 def spelled(request: Request) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from bench.data.feed import Feed, FeedSettings
 from bench.data.types import Dataset
 from bench.lab import Lab
 from bench.metrics.cell import Truth
-from bench.presets import PRESETS, Preset
+from bench.presets import PRESETS, Preset, on_dataset
 from bench.request import Request
 from bench.search import Stack
 from bench.spaces.base import NetworkSize, Space
@@ -44,7 +44,10 @@ def prepare(request: Request) -> Bench:
     space = spaces.get(request.space)
     device = choice.choose_device(request.device)
     name, why = choice.choose_benchmark(request, space, device)
-    preset = _override(PRESETS[name](space.name), request)
+    preset = PRESETS[name](space.name)
+    if request.dataset is not None:
+        preset = on_dataset(preset, request.dataset, space.name)
+    preset = _override(preset, request)
     dataset = data.subset(data.load(preset.dataset, data.data_root(), preset.split_rule), preset.train_size)
     _check_probe(preset, dataset)
     truth = choice.truth(request, space, preset)
@@ -101,14 +104,8 @@ def table_facts(truth: Truth | None) -> dict[str, Any] | None:
 
 
 def _override(preset: Preset, request: Request) -> Preset:
-    names = (
-        *("dataset", "seeds", "epochs", "train_size", "channels", "cells", "batch_size", "probe_size"),
-        "curvature",
-    )
+    names = ("seeds", "epochs", "train_size", "channels", "cells", "batch_size", "probe_size", "curvature")
     given = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
-    if request.dataset is not None:
-        halves = "nb201" if request.space == "nb201" else "first_second"
-        given["split_rule"] = "recipe" if request.dataset == "digits" else halves
     return dataclasses.replace(preset, **given)
 
 

@@ -41,7 +41,7 @@ def test_digits_are_loaded_by_name() -> None:
 
 
 def test_unknown_dataset_names_what_exists() -> None:
-    with pytest.raises(ValueError, match=r"'cifar10', 'digits'.*got 'mnist'"):
+    with pytest.raises(ValueError, match=r"'cifar10', 'cifar100', 'imagenet16', 'digits'.*got 'mnist'"):
         data.load("mnist")
 
 

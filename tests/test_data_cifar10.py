@@ -1,66 +1,43 @@
 """CIFAR-10: a small dataset in the official layout, hostile files, and the real one where it is present."""
 
-import hashlib
-import json
 import os
 import pickle
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests import official
+from tests.official import Checksums
 
 from bench.data import cifar10, data_root
 
-BATCHES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
 PER_BATCH = 4
-Checksums = dict[str, str]
 
 needs_cifar10 = pytest.mark.skipif(
-    not (data_root() / cifar10.FOLDER).is_dir(), reason="CIFAR-10 is not in NAS_STABILITY_DATA"
+    not (data_root() / cifar10.BATCHES.folder).is_dir(), reason="CIFAR-10 is not in NAS_STABILITY_DATA"
 )
 needs_split = pytest.mark.skipif(
-    not (data_root() / cifar10.SPLIT_FILE).is_file(), reason="the NAS-Bench-201 split is not in NAS_STABILITY_DATA"
+    not (data_root() / cifar10.SPLIT.name).is_file(), reason="the NAS-Bench-201 split is not in NAS_STABILITY_DATA"
 )
-
-
-def python2_batch(data: np.ndarray, labels: list[int]) -> bytes:
-    """Serialise a batch as the official files are: protocol 2, byte strings, integer flags in the dtype."""
-    listed = b"](" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
-    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
-    dtype = b"cnumpy\ndtype\nU\x02" + data.dtype.str[1:].encode() + b"K\x00K\x01\x87R"
-    flags = b"(K\x03U\x01" + data.dtype.byteorder.encode() + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-    shape = b"(K\x01M" + struct.pack("<H", data.shape[0]) + b"M" + struct.pack("<H", data.shape[1]) + b"\x86"
-    raw = b"\x89T" + struct.pack("<I", data.nbytes) + data.tobytes() + b"tb"
-    return b"\x80\x02}(U\x06labels" + listed + b"U\x04data" + array + shape + dtype + flags + raw + b"u."
 
 
 def write(root: Path, name: str, raw: bytes) -> str:
-    path = root / cifar10.FOLDER / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(raw)
-    return hashlib.md5(raw).hexdigest()
+    return official.write(root, cifar10.BATCHES.folder, name, raw)
 
 
 def images_of(batch: int) -> np.ndarray:
-    return np.random.default_rng(batch).integers(0, 256, (PER_BATCH, cifar10.PIXELS), dtype=np.uint8)
+    return official.pixels(official.CIFAR10_FILES[batch], PER_BATCH)
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> tuple[Path, Checksums]:
     """Write five batches and a test batch of four images each, with labels batch, batch+1, …"""
-    sums = {
-        name: write(tmp_path, name, python2_batch(images_of(i), [(i + j) % 10 for j in range(PER_BATCH)]))
-        for i, name in enumerate(BATCHES)
-    }
-    meta = {b"label_names": [b"name"] * 10, b"num_vis": cifar10.PIXELS}
-    return tmp_path, sums | {"batches.meta": write(tmp_path, "batches.meta", pickle.dumps(meta, protocol=3))}
+    return tmp_path, official.write_cifar10(tmp_path, PER_BATCH)
 
 
 def write_split(root: Path, train: list[int], valid: list[int]) -> None:
-    typed = {"train": ["int", [str(i) for i in train]], "valid": ["int", [str(i) for i in valid]]}
-    (root / cifar10.SPLIT_FILE).write_text(json.dumps(typed))
+    official.write_split(root, cifar10.SPLIT.name, {"train": train, "valid": valid})
 
 
 def test_batches_are_read_in_order_as_red_green_blue_planes(small: tuple[Path, Checksums]) -> None:
@@ -106,7 +83,7 @@ def test_nb201_split_that_is_not_two_halves_is_refused(
 
 
 def test_absent_split_file_says_where_to_get_it(small: tuple[Path, Checksums]) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nasbench201-cifar-split\.txt.*AutoDL-Projects"):
+    with pytest.raises(FileNotFoundError, match=r"nasbench201-cifar-split\.txt.*bench\.prepare cifar10-split"):
         cifar10.load(small[0], "nb201", small[1])
 
 
@@ -121,8 +98,10 @@ def test_absent_folder_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_absent_file_is_named(small: tuple[Path, Checksums]) -> None:
-    (small[0] / cifar10.FOLDER / "data_batch_3").unlink()
-    with pytest.raises(FileNotFoundError, match=r"expected the file .*data_batch_3, found none: unpack"):
+    (small[0] / cifar10.BATCHES.folder / "data_batch_3").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"the file .*data_batch_3, found none: run python -m bench.prepare cifar10"
+    ):
         cifar10.load(small[0], "first_second", small[1])
 
 
@@ -140,7 +119,9 @@ def test_pickle_that_calls_the_shell_is_refused(small: tuple[Path, Checksums], t
             return os.system, (f"touch {marker}",)
 
     digest = write(small[0], "data_batch_1", pickle.dumps(Payload()))
-    with pytest.raises(pickle.UnpicklingError, match=rf"only numpy arrays.*{os.system.__module__}\.system"):
+    with pytest.raises(
+        ValueError, match=rf"data_batch_1, .* names {os.system.__module__}\.system, which is not plain data"
+    ):
         cifar10.load(small[0], "first_second", small[1] | {"data_batch_1": digest})
     assert not marker.exists()
 
@@ -158,7 +139,7 @@ def test_pickle_that_calls_the_shell_is_refused(small: tuple[Path, Checksums], t
 def test_batch_of_wrong_shape_is_refused(
     small: tuple[Path, Checksums], data: np.ndarray, labels: list[int], message: str
 ) -> None:
-    digest = write(small[0], "data_batch_4", python2_batch(data, labels))
+    digest = write(small[0], "data_batch_4", official.python2({"labels": labels, "data": data}))
     with pytest.raises(ValueError, match=message):
         cifar10.load(small[0], "first_second", small[1] | {"data_batch_4": digest})
 

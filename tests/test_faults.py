@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -226,8 +227,8 @@ def test_what_another_process_has_finished_since_it_was_planned_is_left_as_it_is
 # Numbers
 
 
-def spoilt(method: str, value: float, *seeds: int) -> Any:
-    """The method with the weights of some seeds set to a value after each step."""
+def spoilt(method: str, factor: float, *seeds: int) -> Any:
+    """The method with the weights of some seeds multiplied by a factor after each step."""
     entry = METHODS[method]
 
     def build(settings: Any, resources: Any) -> Searcher:
@@ -237,7 +238,7 @@ def spoilt(method: str, value: float, *seeds: int) -> Any:
         def then_spoil(batches: StepBatches) -> StepLosses:
             losses = step(batches)
             for parameter in searcher.supernet.parameters():
-                parameter.data[replicas] = value
+                parameter.data[replicas] *= factor
             return losses
 
         searcher.step = then_spoil
@@ -278,10 +279,11 @@ def test_a_stack_all_of_whose_runs_diverge_ends_early(tmp_path: Path, monkeypatc
 
 
 def test_a_loss_that_explodes_is_a_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(METHODS, "darts", spoilt("darts", 1e30, 0))
+    monkeypatch.setitem(METHODS, "darts", spoilt("darts", 100.0, 0))
     assert run.main(command(tmp_path, "darts", *OFF)) == 0
     said = json.loads((folders(tmp_path)["toy-darts-s0"] / "diverged.json").read_text(encoding="utf-8"))
     assert said["epoch"] == 1
+    assert re.fullmatch(r"supernet val_loss is [0-9.e+]+, over 10000 nats", said["reason"])
     assert (folders(tmp_path)["toy-darts-s1"] / "finished.json").exists()
 
 

@@ -132,7 +132,9 @@ for line in sys.stdin:
     tried = open(log).read().count(f" {seeds} ")
     print(json.dumps({"moment": {"label": label, "epoch": 1, "epochs": 2, "text": "x", "last": False}}), flush=True)
     if mode == "hang":
-        time.sleep(60)
+        time.sleep(20)
+        with open(log, "a") as file:
+            file.write(f"{os.getpid()} ended unkilled\\n")
     if unit["seeds"] == [1] and (mode == "always" or mode == "once" and tried == 1):
         print('{"outco', end="", flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -227,6 +229,7 @@ def test_a_worker_that_does_not_stop_is_killed(crew: Any, tmp_path: Path, monkey
     with pytest.raises(KeyboardInterrupt):
         next(found)
     assert not any(alive(int(pid)) for pid, _, _ in log_of(tmp_path))
+    assert not any("unkilled" in line for line in log_of(tmp_path))
 
 
 def test_cores_and_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.request import ONLY, Request, parse
+from bench.request import ONLY, Request, one_space, parse
 
 FILE = """\
 space: s1
@@ -89,6 +89,12 @@ def test_seeds_are_a_range_or_a_list_here_and_in_a_file(text: str, seeds: tuple[
     assert parse(["--config", written(tmp_path, f"space: toy\nseeds: {text}\n")]).seeds == seeds
 
 
+def test_spaces_are_parted_each_once() -> None:
+    assert [one.space for one in one_space(parse(["--space", " s1,toy, s1,"]))] == ["s1", "toy"]
+    with pytest.raises(ValueError, match="expected --space like s1 or s1,s2, got ','"):
+        one_space(parse(["--space", ","]))
+
+
 def test_seeds_in_a_file_may_be_a_yaml_list(tmp_path: Path) -> None:
     assert parse(["--config", written(tmp_path, "space: toy\nseeds: [4, 1]\n")]).seeds == (4, 1)
 
@@ -140,6 +146,9 @@ WRONG = [
     (["--space", "toy", "--epochs", "many"], "--epochs: invalid int value: 'many'"),
     (["--space", "toy", "--epochs", "0"], "expected a positive whole number for epochs, got 0"),
     (["--space", "toy", "--replicas", "-2"], "expected a positive whole number for replicas, got -2"),
+    (["--space", "toy", "--retries", "-1"], "expected a whole number from 0 on for retries, got -1"),
+    (["--space", "toy", "--jobs", "0"], "expected a positive whole number for jobs, got 0"),
+    (["--space", "toy", "--launcher", "cloud"], "expected launcher out of local.*, got 'cloud'"),
     (["--space", "toy", "--benchmark", "big"], "expected benchmark out of auto, paper, embedded, got 'big'"),
     (["--space", "toy", "--curvature", "some"], "expected curvature out of power, lanczos, exact, off, got 'some'"),
     (["--space", "toy", "--methods", ","], "expected methods like all or darts,random_ws, got ','"),

@@ -1,6 +1,7 @@
 """Records and checkpoints on the disk: what a kill at any moment leaves, and what is gone on from."""
 
 import dataclasses
+import errno
 import json
 import os
 from pathlib import Path
@@ -270,6 +271,36 @@ def test_resuming_takes_the_marks_of_an_unfinished_finish_and_of_a_failure_back(
 def test_a_failure_before_the_folder_exists_leaves_nothing(tmp_path: Path) -> None:
     Store(tmp_path, runs(0)).fail("Traceback")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reason_that_cannot_be_written_is_no_failure_of_its_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = started(tmp_path, 0, 1)
+    path = store.folder(store.specs[0]) / "error.txt"
+    path.mkdir()
+    store.fail("Traceback")
+    assert (store.folder(store.specs[1]) / "error.txt").read_text(encoding="utf-8") == "Traceback"
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"could not write {path}: ")
+
+
+def test_a_checkpoint_that_finds_no_room_leaves_the_last_one_and_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = started(tmp_path, 0, 1, epochs=1)
+
+    def full(_file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            store.save({"epoch": 2})
+    assert sorted(path.name for path in store.checkpoint.folder.iterdir()) == ["checkpoint.pt", "previous.pt"]
+    state = store.resume()
+    assert state is not None
+    assert state["epoch"] == 1
 
 
 def test_starting_again_drops_records_marks_and_checkpoint(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
+import contextlib
 import hashlib
+import io
 import string
 import subprocess
 import sys
@@ -8,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.tables import Measurement, Slot, Table, TableData, load, write
-from bench.tables.arrow import key_digest, mapped
+from bench.tables import keys as table_keys
+from bench.tables.__main__ import main
+from bench.tables.arrow import mapped
 from bench.tables.data import content_digest, flat_numbers
 
 VAL, TEST = Slot("toy", "val", 10), Slot("toy", "test", 10)
@@ -88,8 +92,7 @@ def test_the_largest_budget_is_the_default(path: Path) -> None:
 
 
 def test_keys_that_share_a_digest_are_told_apart_by_their_text(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("arrow", "table"):
-        monkeypatch.setattr(f"bench.tables.{module}.key_digest", lambda key: np.uint64(5))
+    monkeypatch.setattr(table_keys, "digest", lambda key: np.uint64(5))
     write(path, toy())
     table = Table.open(path, "toy")
     entries = [table.query(key) for key in ("a", "c")]
@@ -130,8 +133,8 @@ def test_means_without_runs_report_the_runs_behind_them(path: Path) -> None:
 
 def test_numbers_are_views_into_the_mapped_file(path: Path) -> None:
     table = Table.open(path, "toy")
-    for values in (table._digests, table._val, table._test, table._params):
-        assert values is not None
+    assert table._params is not None
+    for values in (table._keys._digests, table._val.stored, table._test.stored, table._params.stored):
         assert not values.flags.writeable
         owner = values
         while isinstance(owner.base, np.ndarray):
@@ -141,10 +144,10 @@ def test_numbers_are_views_into_the_mapped_file(path: Path) -> None:
 
 def test_a_change_of_the_file_in_place_is_seen_through_the_map(path: Path) -> None:
     table = Table.open(path, "toy")
-    place = path.read_bytes().index(np.float64(0.375).tobytes())
+    place = path.read_bytes().index(np.uint16([2496, 3744]).tobytes())  # of 9,984 images
     with path.open("r+b") as file:
-        file.seek(place)
-        file.write(np.float64(0.875).tobytes())
+        file.seek(place + 2)
+        file.write(np.uint16(8736).tobytes())
     entry = table.query("c")
     assert entry is not None
     assert entry.test == (0.25, 0.875)
@@ -156,7 +159,7 @@ def test_rows_are_sorted_by_the_documented_digest(path: Path) -> None:
     assert digests == sorted(digests)
     expected = [int(hashlib.md5(key.encode()).hexdigest()[:16], 16) for key in batch.column("key").to_pylist()]
     assert digests == expected
-    assert key_digest("a") == 0x0CC175B9C0F1B6A8
+    assert table_keys.digest("a") == 0x0CC175B9C0F1B6A8
 
 
 def test_a_replaced_file_does_not_disturb_an_open_table(path: Path) -> None:
@@ -226,21 +229,21 @@ def test_other_files_are_refused(path: Path) -> None:
     other = pa.table({"key": ["a"]})
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, other.schema) as writer:
         writer.write_table(other)
-    with pytest.raises(ValueError, match="not a benchmark table of this project"):
+    with pytest.raises(ValueError, match="not a benchmark table: it is an Arrow file of something else"):
         Table.open(path, "toy")
 
 
 def test_another_format_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.tables.arrow.FORMAT", 99)
-    with pytest.raises(ValueError, match="has format 1, expected 99"):
+    with pytest.raises(ValueError, match="has format 2, expected 99"):
         Table.open(path, "toy")
 
 
 def test_a_changed_number_is_found_when_the_whole_table_is_read(path: Path) -> None:
     content = path.read_bytes()
-    number = np.float64(0.375).tobytes()
-    assert content.count(number) == 1
-    path.write_bytes(content.replace(number, np.float64(0.376).tobytes()))
+    runs = np.uint16([2496, 3744]).tobytes()
+    assert content.count(runs) == 1
+    path.write_bytes(content.replace(runs, np.uint16([2496, 3745]).tobytes()))
     with pytest.raises(ValueError, match=r"toy\.arrow is damaged: expected content"):
         load(path)
 
@@ -319,3 +322,75 @@ def test_importing_and_querying_loads_neither_torch_nor_pandas(path: Path) -> No
         "assert not {'torch', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_budget_that_was_only_measured_on_the_way_is_none(path: Path) -> None:
+    full = toy().measurements[VAL]
+    on_the_way = {slot._replace(budget=200, epoch=100): full for slot in (VAL, TEST)}
+    write(path, toy(measurements={**toy().measurements, **on_the_way}))
+    assert Table.open(path, "toy").budget == 10
+    with pytest.raises(ValueError, match=r"no budget 200 for toy; it has \[2, 10\]"):
+        Table.open(path, "toy", 200)
+
+
+def test_measurements_that_lie_packed_follow_their_keys(path: Path) -> None:
+    data = load(path)
+    turned = replace(data, keys=data.keys[::-1])
+    write(path.with_name("turned.arrow"), turned)
+    again = load(path.with_name("turned.arrow"))
+    for slot, measurement in data.measurements.items():
+        for row, key in enumerate(turned.keys):
+            found = again.measurements[slot].values[again.keys.index(key)]
+            np.testing.assert_array_equal(found, measurement.values[row])
+
+
+def test_hexadecimal_keys_are_found_by_both_halves(path: Path) -> None:
+    keys = ("0" * 32, "0" * 31 + "1", "f" * 32)
+    write(path, toy(keys=keys))
+    table = Table.open(path, "toy", 2)
+    entries = [table.query(key) for key in keys]
+    assert [round(entry.val_mean, 2) for entry in entries if entry] == [0.1, 0.25, 0.4]
+    for key in ("0" * 31 + "2", "F" * 32, "0" * 16, "f" * 33, "", "0" * 31 + "g"):
+        assert table.query(key) is None
+    assert Table.open(path, "toy", 2).reference().optimum_val_keys == ("f" * 32,)
+    assert load(path).keys == keys
+
+
+@pytest.mark.parametrize(
+    ("scalars", "wrong", "message"),
+    [
+        (
+            {},
+            [VAL._replace(epoch=10), TEST._replace(epoch=10)],
+            "before the end in <budget>@<epoch>, got toy/val/10@10",
+        ),
+        ({}, [Slot("toy", "train_time_s", 10)], "toy/train_time_s/10 holds -1, expected seconds, 0 or more"),
+        (
+            {"toy/train_time_s/10": np.zeros(3)},
+            [Slot("toy", "train_time_s", 10)],
+            "either of single runs or one number",
+        ),
+    ],
+)
+def test_times_and_epochs_are_checked(path: Path, scalars: dict, wrong: list[Slot], message: str) -> None:
+    values = Measurement(np.full((3, 1), -1.0 if "seconds" in message else 0.5), ("7",))
+    with pytest.raises(ValueError, match=message):
+        write(path, toy(scalars=scalars, measurements=toy().measurements | dict.fromkeys(wrong, values)))
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.integers(0, 2**20), flipped=st.integers(0, 255), also=st.integers(0, 2**20))
+def test_a_damaged_table_is_refused_or_has_all_its_numbers(path: Path, place: int, flipped: int, also: int) -> None:
+    """A byte changed at two places, or the file cut there; a query reads the header, `info` every number."""
+    write(path, toy())
+    content, before = bytearray(path.read_bytes()), load(path)
+    for where in (place, also):
+        content[where % len(content)] ^= flipped
+    path.write_bytes(content if flipped else content[: place % len(content)])
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
+        codes = main(["info", str(path)]), main(["query", str(path), "c"])
+    assert codes[0] in {0, 2}
+    assert codes[1] in {0, 1, 2}
+    assert said.getvalue().count("\n") == codes.count(2)
+    if codes[0] == 0:
+        assert same(load(path), before)

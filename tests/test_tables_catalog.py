@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import bench.spaces
-from bench.tables import Table, catalog, write
+from bench.spaces import spelling
+from bench.spaces.graph101 import graph_hash
+from bench.tables import Measurement, Slot, Table, TableData, catalog, write
 from bench.tables.__main__ import main
 from bench.tables.forms import import_table
 
@@ -132,7 +135,7 @@ def test_the_commands_from_import_to_export(csv_file: Path, capsys: pytest.Captu
     assert "best val     0.750000  b" in shown
     assert "random cell  0.562500 val, 0.312500 test" in shown
     assert main(["query", str(table), "a"]) == 0
-    assert "val           0.500000  stored: 0.500000" in capsys.readouterr().out
+    assert "val           0.500000  runs  7: 0.500000\n" in capsys.readouterr().out
     assert main(["query", str(table), "a", "--dataset", "toy", "--budget", "2"]) == 0
     assert "val           0.125000" in capsys.readouterr().out
     assert main(["export", str(table), str(out)]) == 0
@@ -140,7 +143,7 @@ def test_the_commands_from_import_to_export(csv_file: Path, capsys: pytest.Captu
 
 
 def test_import_goes_where_the_catalog_looks(csv_file: Path, monkeypatch: pytest.MonkeyPatch, places) -> None:
-    monkeypatch.setattr("bench.tables.__main__.default_cache", lambda: places[1])
+    monkeypatch.setattr("bench.tables.commands.imports.default_cache", lambda: places[1])
     assert main(["import", str(csv_file), "--space", "toy"]) == 0
     assert catalog.find("toy", "toy", *places, dict) == places[1] / "tables" / "toy.arrow"
 
@@ -162,7 +165,7 @@ def test_a_miss_is_exit_code_1(csv_file: Path, capsys: pytest.CaptureFixture[str
         (["query", "absent.arrow", "a"], "there is no table at absent.arrow"),
         (["query", "toy.arrow", "a", "--budget", "7"], "no budget 7 for toy; it has [2, 10]"),
         (["query", "toy.arrow", "a", "--dataset", "cifar10"], "no dataset 'cifar10'; it has toy"),
-        (["export", "toy.arrow", "toy.txt"], "export writes .parquet or .csv, got 'toy.txt'"),
+        (["export", "toy.arrow", "toy.txt"], "export writes .parquet, .csv or .jsonl, got 'toy.txt'"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(
@@ -179,6 +182,106 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     assert error.startswith("error: ")
     assert message in error
     assert error.count("\n") == 1
+
+
+NB201 = "|nor_conv_3x3~0|+|nor_conv_3x3~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|"
+
+
+@pytest.fixture
+def table_201(tmp_path: Path) -> Path:
+    """One cell, two runs of which one was not made, and an epoch on the way."""
+    single = Measurement(np.array([[0.5, np.nan]]), ("777", "888"))
+    means = Measurement(np.array([[0.25]]), ("mean",), np.array([3]))
+    measured = {Slot("cifar10", what, 200): single for what in ("val", "test")}
+    measured |= {Slot("cifar10", what, 200, 100): means for what in ("val", "test")}
+    one = np.ones(1, dtype=np.int64)
+    write(tmp_path / "tables" / "nb201.arrow", TableData("nb201", (NB201,), ("",), one, measured))
+    return tmp_path / "tables" / "nb201.arrow"
+
+
+def test_a_cell_can_be_asked_for_in_every_way(
+    table_201: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NAS_STABILITY_DATA", str(table_201.parent.parent))
+    table, turned = str(table_201), NB201.replace("|nor_conv_3x3~0|skip_connect~1|", "|skip_connect~1|nor_conv_3x3~0|")
+    cells = ([NB201], ["--hash", NB201], ["--cell", turned])
+    ways = [[*found, *cell] for found in ([table], ["--space", "nb201"]) for cell in cells]
+    shown = []
+    for way in ways:
+        assert main(["query", *way]) == 0
+        shown.append(capsys.readouterr().out)
+    assert len(set(shown)) == 1
+    for line in (
+        f"table         {table}",
+        f"key           {NB201}",
+        "dataset       cifar10, the end of 200 epochs",
+        "val           0.500000  runs  777: 0.500000  888: none",
+        "n_runs        1",
+    ):
+        assert f"{line}\n" in shown[0]
+    assert "cell  " not in shown[0]
+
+
+def test_an_epoch_on_the_way_only_by_name(table_201: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["query", str(table_201), NB201, "--epoch", "100"]) == 0
+    shown = capsys.readouterr().out
+    assert "dataset       cifar10, epoch 100 of 200 epochs\n" in shown
+    assert "val           0.250000  mean of 3 runs, which the table does not have\n" in shown
+    assert main(["query", str(table_201), NB201, "--epoch", "12"]) == 2
+    assert "has no epoch 12 of 200 for cifar10; it has the end and [100]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{table}"], "expected a key, --hash or --cell, one of them, and before it a table or --space"),
+        (["a", "b", "c"], "expected a key, --hash or --cell, one of them"),
+        (["{table}", "a", "--hash", "a"], "expected a key, --hash or --cell, one of them"),
+        (["--hash", "a", "--cell", "b"], "expected a key, --hash or --cell, one of them"),
+        (["--hash", "a"], "expected one table, or --space to find it, got neither"),
+        (["--space", "s2", "--hash", "a", "--dataset", "svhn"], "expected a table of s2 on svhn in "),
+        (["{table}", "--cell", "a", "b"], "expected one string |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, got 2 words"),
+        (["{table}", "--cell", "a"], "expected '|op~0|+|op~0|op~1|+|op~0|op~1|op~2|' with ops of"),
+    ],
+)
+def test_a_query_that_asks_for_nothing_or_too_much(
+    table_201: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(["query", *(word.format(table=table_201) for word in arguments)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_cells_of_nasbench101_are_spelt_in_several_ways() -> None:
+    names = "input,conv3x3-bn-relu,maxpool3x3,output"
+    matrix = [[0, 1, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]]
+    ways = [
+        ("0110000100010000", names),
+        ("0110/0001/0001/0000", "conv3x3,maxpool3x3"),
+        (str(matrix), "input,conv3x3,maxpool3x3,output"),
+    ]
+    expected = graph_hash(matrix, [-1, 0, 2, -2])
+    assert {spelling.key("s1", way) for way in ways} == {expected}
+    turned = ("0110/0001/0001/0000", "maxpool3x3,conv3x3")
+    assert spelling.key("nb101", turned) == expected
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (["01/00"], "expected a matrix and operations, as in 010/001/000 conv3x3, got 1 words"),
+        (["01/10", ""], "expected an upper triangular matrix of 0 and 1 like 010/001/000, got '01/10'"),
+        (["012/001/000", "conv3x3"], "got '012/001/000'"),
+        (["0100", "conv3x3"], "expected 0 operations out of conv3x3, conv1x1 and maxpool3x3, got 'conv3x3'"),
+        (["010/001/000", "conv5x5"], "expected 1 operations out of .* got 'conv5x5'"),
+        (["010/001/000", "output,conv3x3,input"], "expected 1 operations out of .* got 'output,conv3x3,input'"),
+        (["010/000/000", "conv3x3"], "expected a cell whose output is connected to its input"),
+    ],
+)
+def test_a_cell_that_is_none_is_refused(cell: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        spelling.key("s1", cell)
 
 
 def test_an_unknown_space_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

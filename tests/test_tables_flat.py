@@ -1,5 +1,6 @@
 """The flat layout: what users bring with named columns, and `export`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from bench.tables import Measurement, Slot, Table, TableData, load, write
 from bench.tables.data import content_digest, flat_numbers
 from bench.tables.flat import export
-from bench.tables.forms import import_table, space_of
+from bench.tables.forms import FileForm, Report, import_table, space_of
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
 LABEL = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=6)
@@ -72,7 +73,7 @@ def build(fields: dict) -> TableData:
     return TableData(**(fields | {"measurements": measurements}), space="toy", source_sha256="0" * 64)
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=40)
 @given(fields=tables())
 def test_import_of_an_export_is_the_identity(
@@ -196,11 +197,71 @@ def test_a_damaged_file_is_refused(csv_file: Path, content: bytes) -> None:
         import_table(csv_file, "toy", {}, None)
 
 
-def test_an_absent_file_and_a_finished_table_are_refused(tmp_path: Path, csv_file: Path) -> None:
+def test_an_absent_file_and_an_unknown_export_are_refused(tmp_path: Path, csv_file: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no file at .*absent\.csv"):
         import_table(tmp_path / "absent.csv", "toy", {}, None)
     write(tmp_path / "t.arrow", import_table(csv_file, "toy", {}, None))
-    with pytest.raises(ValueError, match=r"t\.arrow is an Arrow file already"):
-        import_table(tmp_path / "t.arrow", "toy", {}, None)
-    with pytest.raises(ValueError, match=r"writes \.parquet or \.csv, got 't\.xlsx'"):
+    with pytest.raises(ValueError, match=r"writes \.parquet, \.csv or \.jsonl, got 't\.xlsx'"):
         export(tmp_path / "t.arrow", tmp_path / "t.xlsx")
+
+
+def test_a_folder_can_be_a_form_and_is_tried_before_columns(
+    tmp_path: Path, csv_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = import_table(csv_file, "toy", {}, 3)
+    told: list[tuple[int, int]] = []
+
+    def read(path: Path, report: Report) -> TableData:
+        report(1, 2)
+        return replace(data, source=path.name, source_sha256="0" * 64)
+
+    form = FileForm("a folder", lambda path: (path / "mark").is_file(), read, "toy")
+    monkeypatch.setattr("bench.tables.forms.FILE_FORMS", (form,))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no file at .*folder"):
+        import_table(tmp_path / "folder", "toy", {}, None)
+    (tmp_path / "folder" / "mark").touch()
+    assert space_of(tmp_path / "folder") == "toy"
+    found = import_table(tmp_path / "folder", "toy", {"b": 4}, 9, report=lambda done, total: told.append((done, total)))
+    assert (found.keys, found.multiplicities.tolist(), found.source) == (("b",), [4], "folder")
+    assert told == [(1, 2)]
+    assert import_table(csv_file, "toy", {}, 3).source == "mine.csv"
+
+
+LINES = [
+    '{"key": "a", "cell": "first", "multiplicity": 2, "params": 7, "toy/val/10/7": 0.5, "toy/test/10/7": 0.25}',
+    "",
+    '{"toy/test/10/7": 0.5, "key": "b", "toy/val/10/7": 0.75, "multiplicity": 1, "params": null}',
+]
+
+
+def test_json_lines_are_read(csv_file: Path) -> None:
+    csv_file.write_text("\n".join(LINES), encoding="utf-8-sig")
+    data = import_table(csv_file, "toy", {}, 3)
+    assert (data.keys, data.cells, data.multiplicities.tolist()) == (("a", "b"), ("first", ""), [2, 1])
+    assert data.measurements[Slot("toy", "test", 10)].values.tolist() == [[0.25], [0.5]]
+    np.testing.assert_array_equal(data.scalars["params"], [7, NAN])
+    assert space_of(csv_file) is None
+
+
+BAD_LINES = {
+    r"mine\.csv, line 3: expected one JSON object, got '.*not JSON": LINES[0] + '\n\n{"key": not JSON}',
+    r"mine\.csv, line 2: expected one JSON object, got .*: NaN is not JSON; write null": LINES[0] + '\n{"params": NaN}',
+    r"mine\.csv, line 1: expected one JSON object, got .*a name stands in it twice": '{"key": "a", "key": "b"}',
+    r"mine\.csv, line 2: expected a JSON object of named columns, got '\[1\]'": LINES[0] + "\n[1]",
+    r"mine\.csv, line 1: expected text for 'key', got 7": '{"key": 7}',
+    r"mine\.csv, line 1: expected a number for 'params', got '7'": '{"key": "a", "params": "7"}',
+    r"mine\.csv, line 1: expected a number for 'params', got True": '{"key": "a", "params": true}',
+    r"mine\.csv, line 1: expected a number for 'params', got 1000": '{"key": "a", "params": 1' + "0" * 400 + "}",
+    r"not columns of the flat layout, or not each once: \['tast'\]": '{"key": "a", "tast": 1}',
+    "1 rows have no key": LINES[0] + '\n{"toy/val/10/7": 0.5, "toy/test/10/7": 0.25, "multiplicity": 1}',
+    "1 rows have no multiplicity": LINES[0] + '\n{"key": "b", "toy/val/10/7": 0.5, "toy/test/10/7": 0.25}',
+    r"mine\.csv is neither parquet nor CSV": "{\udcff}",
+}
+
+
+@pytest.mark.parametrize("message", BAD_LINES)
+def test_a_bad_line_is_named(csv_file: Path, message: str) -> None:
+    csv_file.write_text(BAD_LINES[message], encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(ValueError, match=message):
+        import_table(csv_file, "toy", {}, None)

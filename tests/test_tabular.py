@@ -68,7 +68,7 @@ def test_stacked_is_alone(name: str, path: Path) -> None:
 def test_test_accuracies_are_never_seen(name: str, path: Path, tmp_path: Path) -> None:
     data = load(path)
     other = {
-        slot: m if slot.split == "val" else Measurement(1 - m.values, m.runs) for slot, m in data.measurements.items()
+        slot: m if slot.what == "val" else Measurement(1 - m.values, m.runs) for slot, m in data.measurements.items()
     }
     write(tmp_path / "other.arrow", dataclasses.replace(data, measurements=other))
     assert Table.open(tmp_path / "other.arrow", "synthetic").reference() != Table.open(path, "synthetic").reference()

@@ -32,6 +32,11 @@ class Augmentation:
     cutout_length: int = 0
 
 
+def published(dataset: str) -> Augmentation:
+    """Return what is done to a dataset's training images in searches and in NAS-Bench-201 (section 2.3 there)."""
+    return Augmentation(padding=2 if dataset == "imagenet16" else 4)
+
+
 class Draws(NamedTuple):
     """What was drawn for a batch.
 

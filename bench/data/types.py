@@ -47,22 +47,31 @@ def balanced(labels: Int64[Tensor, " n"], size: int, classes: int) -> Int64[Tens
 
     An image's rank is the number of earlier images of its class; the lowest ranks are kept, ties by position.
     """
+    if size == len(labels):
+        return torch.arange(size)
     earlier = torch.nn.functional.one_hot(labels, classes).cumsum(0) - 1
     rank = earlier.gather(1, labels[:, None]).squeeze(1)
     return rank.argsort(stable=True)[:size].sort().values
 
 
 def subset(dataset: Dataset, train_size: int) -> Dataset:
-    """Return the dataset with `train_size // 2` images in each half: the first of each class."""
-    half = train_size // 2
-    largest = min(len(dataset.train_indices), len(dataset.val_indices))
-    if train_size % 2 or not dataset.classes <= half <= largest:
+    """Return the dataset with `train_size` images in both halves together: the first of each class.
+
+    The halves are equal until the smaller one is used up; all further images are of the larger one.
+    """
+    lengths = len(dataset.train_indices), len(dataset.val_indices)
+    smaller = min(train_size // 2, *lengths)
+    larger = train_size - smaller
+    uneven = larger != smaller and smaller != min(lengths)
+    if uneven or not dataset.classes <= smaller <= larger <= max(lengths):
+        least, most = 2 * dataset.classes, sum(lengths)
         raise ValueError(
-            f"expected an even train_size from {2 * dataset.classes} (one image a class in each half) to {2 * largest} "
+            f"expected an even train_size from {least} (one image a class in each half) to {most} "
             f"(all of {dataset.name}), got {train_size}"
         )
+    sizes = (larger, smaller) if lengths[0] >= lengths[1] else (smaller, larger)
     train, val = (
-        indices[balanced(dataset.search.labels[indices], half, dataset.classes)]
-        for indices in (dataset.train_indices, dataset.val_indices)
+        indices[balanced(dataset.search.labels[indices], size, dataset.classes)]
+        for indices, size in zip((dataset.train_indices, dataset.val_indices), sizes, strict=True)
     )
     return replace(dataset, train_indices=train, val_indices=val)

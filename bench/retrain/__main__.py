@@ -18,7 +18,7 @@ from torch import nn
 
 from bench import choice, command, data, spaces
 from bench.checkpoint import read_state, write_json, write_state
-from bench.data.augment import Augmentation
+from bench.data.augment import Augmentation, published
 from bench.data.types import Dataset
 from bench.retrain import networks
 from bench.retrain.training import NB101, NB201, Protocol, Trainer, split
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = command.Parser(prog="python -m bench.retrain", description="Train a found cell on its own.")
     parser.add_argument("--space", required=True, help="s1, s2, s3 (NAS-Bench-101's network) or nb201")
     parser.add_argument("--cell", required=True, help="as runs record it and `python -m bench.tables query` prints it")
-    parser.add_argument("--dataset", default="cifar10", help="cifar10 or digits; default: cifar10")
+    parser.add_argument("--dataset", default="cifar10", help="cifar10, cifar100, imagenet16, digits; default: cifar10")
     parser.add_argument("--seeds", type=command.seeds, default=(0, 1, 2), help="a range 0:3 or a list 0,2,5")
     for name in GIVEN:
         parser.add_argument(f"--{name.replace('_', '-')}", type=command.positive, help="default: the benchmark's")
@@ -87,8 +87,8 @@ def _protocol(chosen: argparse.Namespace) -> Protocol:
     if chosen.space not in {"s1", "s2", "s3", "nb201"}:
         raise ValueError(f"expected --space s1, s2, s3 or nb201, got {chosen.space!r}")
     base = NB201 if chosen.space == "nb201" else NB101
-    if chosen.dataset == "digits":
-        base = dataclasses.replace(base, augmentation=Augmentation(padding=1, flip=False, cutout_length=0))
+    small = Augmentation(padding=1, flip=False, cutout_length=0)
+    base = dataclasses.replace(base, augmentation=small if chosen.dataset == "digits" else published(chosen.dataset))
     return dataclasses.replace(base, **{n: getattr(chosen, n) for n in GIVEN if getattr(chosen, n) is not None})
 
 

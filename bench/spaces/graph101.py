@@ -5,7 +5,7 @@ https://arxiv.org/abs/1902.09635, section 2 (graph hashing after Ying, 2019).
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 LABELS = {"conv3x3-bn-relu": 0, "conv1x1-bn-relu": 1, "maxpool3x3": 2, "input": -1, "output": -2}
 
@@ -14,19 +14,24 @@ Matrix = Sequence[Sequence[int]]
 
 def prune(matrix: Matrix, labels: Sequence[int]) -> tuple[list[list[int]], list[int]] | None:
     """Keep the vertices on a path from the first to the last vertex; None when there is no such path."""
-    size = len(matrix)
-    forward = _reach(0, lambda v: [u for u in range(size) if matrix[v][u]])
-    backward = _reach(size - 1, lambda v: [u for u in range(size) if matrix[u][v]])
-    kept = sorted(forward & backward)
-    if 0 not in kept or size - 1 not in kept:
+    into, out = _neighbours(matrix)
+    kept = sorted(_reach(0, out) & _reach(len(matrix) - 1, into))
+    if 0 not in kept or len(matrix) - 1 not in kept:
         return None
     return [[int(matrix[i][j]) for j in kept] for i in kept], [int(labels[i]) for i in kept]
 
 
-def _reach(start: int, neighbours: Callable[[int], Iterable[int]]) -> set[int]:
+def _neighbours(matrix: Matrix) -> tuple[list[list[int]], list[list[int]]]:
+    """Return the sources and the targets of every vertex."""
+    vertices = range(len(matrix))
+    into = [[i for i in vertices if matrix[i][j]] for j in vertices]
+    return into, [[j for j in vertices if row[j]] for row in matrix]
+
+
+def _reach(start: int, neighbours: Sequence[Sequence[int]]) -> set[int]:
     seen, frontier = {start}, [start]
     while frontier:
-        for vertex in neighbours(frontier.pop()):
+        for vertex in neighbours[frontier.pop()]:
             if vertex not in seen:
                 seen.add(vertex)
                 frontier.append(vertex)
@@ -43,20 +48,12 @@ def graph_hash(matrix: Matrix, labels: Sequence[int]) -> str:
     if pruned is None:
         raise ValueError("expected a cell whose output is connected to its input, got one that is not")
     adjacency, kept = pruned
-    size = len(kept)
-    into = [[i for i in range(size) if adjacency[i][j]] for j in range(size)]
-    out = [[j for j in range(size) if adjacency[i][j]] for i in range(size)]
-    hashes = [_md5(str((len(out[v]), len(into[v]), kept[v]))) for v in range(size)]
-    for _ in range(size):
+    into, out = _neighbours(adjacency)
+    hashes = [_md5(str((len(o), len(i), label))) for i, o, label in zip(into, out, kept, strict=True)]
+    for _ in kept:
         hashes = [
-            _md5(
-                "".join(sorted(hashes[u] for u in into[v]))
-                + "|"
-                + "".join(sorted(hashes[u] for u in out[v]))
-                + "|"
-                + hashes[v]
-            )
-            for v in range(size)
+            _md5(f"{''.join(sorted([hashes[u] for u in i]))}|{''.join(sorted([hashes[u] for u in o]))}|{own}")
+            for i, o, own in zip(into, out, hashes, strict=True)
         ]
     return _md5(str(sorted(hashes)))
 

@@ -6,8 +6,6 @@ them, and a head. A cell has nodes 0..3 and six edges; a node is the sum over it
 operations. Convolutions have a bias because their normalisation is not affine (the authors' search mode).
 """
 
-import functools
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -60,7 +58,7 @@ class Cell(nn.Module):
             return lambda rows: module(watch.relu(ops.pick(part, replicas, rows), rows), rows, watch)
 
         return [
-            lambda rows: ops.pick(part, replicas, rows),
+            ops.Given(part, replicas),
             conv(self.conv1x1[place]),
             conv(self.conv3x3[place]),
             lambda rows: ops.average_pool(ops.pick(part, replicas, rows)),
@@ -76,15 +74,12 @@ class Cell(nn.Module):
 
     def _part(self, x: ops.Folded, replicas: int) -> ops.Folded:
         """Return the channels that operations act on."""
-        if self.parts == 1:
-            return x
-        part = ops.unfold(x, replicas)
-        return part[:, :, : part.shape[2] // self.parts].flatten(1, 2)
+        return ops.first_part(x, replicas, self.parts)
 
     def _sum(self, outputs: list[ops.Folded], target: int, replicas: int, choices: CellChoices) -> ops.Folded:
         if not self.weighted:
             return sum(outputs[1:], start=outputs[0])
-        terms = [functools.partial(ops.pick, output, replicas) for output in outputs]
+        terms = [ops.Given(output, replicas) for output in outputs]
         total = ops.mix(terms, *choices.row(f"in_{target}", 0))
         return torch.zeros_like(outputs[0]) if total is None else total
 

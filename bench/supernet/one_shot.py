@@ -7,7 +7,6 @@ with input x, node j sums its parents (t_0 = its own 1×1 projection of x) with 
 operations with row `op[j]`, and the output is out_0 · projection(x) + concat_j(out_j · t_j).
 """
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -35,7 +34,7 @@ class Cell(nn.Module):
         *projected, out = self._projections(x, replicas, choices)
         states: list[ops.Folded] = []
         for node in range(1, self.nodes + 1):
-            terms = [projected[node - 1], *(_picked(state, replicas) for state in states)]
+            terms = [projected[node - 1], *(ops.Given(state, replicas) for state in states)]
             z = ops.mix(terms, *self._parents(node, replicas, choices, x))
             states.append(self._operation(node, self._empty(x, replicas) if z is None else z, replicas, choices))
         return self._output(out, states, replicas, choices)
@@ -44,7 +43,7 @@ class Cell(nn.Module):
         """Return the projections of the cell's input for every node and the output; as one where all are computed."""
         modules, watch = [*self.project, self.project_out], choices.watch(replicas)
         if choices.choices.active is None:
-            return [_picked(part, replicas) for part in ops.side_by_side(modules, x, replicas, watch)]
+            return [ops.Given(part, replicas) for part in ops.as_one(modules, x, replicas, watch)]
 
         def term(module: nn.Module) -> ops.Term:
             return lambda rows: watch.relu(module(ops.pick(x, replicas, rows), rows, watch), rows)
@@ -61,7 +60,7 @@ class Cell(nn.Module):
         return like.new_ones(replicas, node), used
 
     def _operation(self, node: int, z: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
-        part = ops.unfold(z, replicas)[:, :, : ops.unfold(z, replicas).shape[2] // self.parts].flatten(1, 2)
+        part = ops.first_part(z, replicas, self.parts)
         watch = choices.watch(replicas)
 
         def conv(module: nn.Module) -> ops.Term:
@@ -82,18 +81,15 @@ class Cell(nn.Module):
 
     def _output(self, project: ops.Term, states: list[ops.Folded], replicas: int, choices: CellChoices) -> ops.Folded:
         weights, active = choices.row("out", 0)
-        if active is None:
-            # Every state of every replica counts as a replica of its own.
-            pairs = torch.stack([weights[:, :1].expand(-1, self.nodes), weights[:, 1:]], 2).flatten(0, 1)
-            return ops.mixture(pairs, [project(None), _side_by_side(states, replicas)])
-        projected = ops.mix([project], weights[:, :1], active[:, :1])
-        blocks = [self._gated(state, weights[:, j + 1], active, j + 1) for j, state in enumerate(states)]
-        return _side_by_side(blocks, replicas) if projected is None else projected + _side_by_side(blocks, replicas)
-
-    @staticmethod
-    def _gated(state: ops.Folded, weight: Tensor, active: np.ndarray, option: int) -> ops.Folded:
-        gated = ops.mix([_picked(state, len(weight))], weight[:, None], active[:, option : option + 1])
-        return torch.zeros_like(state) if gated is None else gated
+        joined, projected = ops.side_by_side(states, replicas), project(None) if active is None else None
+        if active is not None:
+            projected = ops.computed(project, active[:, 0], weights.device)
+            weights = torch.where(torch.as_tensor(active, device=weights.device), weights, 0)
+        of_states = weights[:, 1:].flatten()  # every state of every replica counts as a replica of its own
+        if projected is None:
+            return ops.scale(joined, of_states)
+        pairs = torch.stack([weights[:, :1].expand(-1, self.nodes).flatten(), of_states], 1)
+        return ops.mixture(pairs, [projected, joined])
 
     def _empty(self, x: ops.Folded, replicas: int) -> ops.Folded:
         return x.new_zeros(x.shape[0], replicas * self.channels, *x.shape[2:])
@@ -101,14 +97,6 @@ class Cell(nn.Module):
 
 def _conv(replicas: int, out: int, into: int, side: int) -> ops.ConvNorm:
     return ops.ConvNorm(ops.Conv(replicas, (out, into, side)))
-
-
-def _side_by_side(states: list[ops.Folded], replicas: int) -> ops.Folded:
-    return torch.cat([ops.unfold(state, replicas) for state in states], 2).flatten(1, 2)
-
-
-def _picked(state: ops.Folded, replicas: int) -> ops.Term:
-    return lambda rows: ops.pick(state, replicas, rows)
 
 
 class OneShotSupernet(nn.Module):

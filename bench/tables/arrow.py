@@ -1,41 +1,49 @@
 """The file of a compact benchmark table: Arrow IPC, uncompressed, one record batch, memory-mapped.
 
-Read once from whatever a user has (`forms`), then opened in milliseconds with nothing decoded. Rows are sorted by a
-64-bit digest of the key, so that a query is a binary search in the file; accuracies are fixed-size lists with one place
-a run, NaN where the run does not exist. Considered instead: .npy per column (thirty files that can fall out of step, no
-text, no schema), SQLite (a query parses rows and copies; whole columns are slow), parquet (smaller, but encoded pages
-cannot be mapped: every open decodes everything), .npz (zipped members cannot be mapped either).
+Read once from whatever a user has (`forms`), then opened in milliseconds with nothing decoded but the rows asked for.
+Rows are sorted by the digest of the key, so that a query is a binary search in the file (`keys`); measurements are
+fixed-size lists with one place a run, in as few bytes as give the same bits back (`packing`). Considered instead: .npy
+per column (thirty files that can fall out of step, no text, no schema), SQLite (a query parses rows and copies; whole
+columns are slow), parquet (smaller, but encoded pages cannot be mapped: every open decodes everything), .npz (zipped
+members cannot be mapped either).
 
-    digest                        uint64, the first 8 bytes of the md5 of the key, big-endian
-    key, cell, multiplicity       text, text, int32
-    <dataset>/<split>/<budget>    fixed-size list of float64, one a run; .../n_runs beside lists of means
-    params, <dataset>/flops, …    float64, see `data`
+    digest, key or tail           see `keys`
+    cell, multiplicity            text, or uint32 as in `cells101`; int32
+    <dataset>/<what>/<budget>     fixed-size list, one a run; .../n_runs beside lists of means, int32
+    params, <dataset>/flops, …    numbers, see `data`
 
-One key of the schema's metadata holds the rest as JSON: format, space, runs of each list, encodings of the space,
-source, provenance and the digest of the content.
+One key of the schema's metadata holds the rest as JSON: format, space, runs of each list, what counts are counts of,
+encodings of the space, source, provenance and the digest of the content; another the digest of this header, checked at
+every opening. The numbers are checked against theirs where all of them are read: `info`, `import`.
 """
 
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from bench.tables.data import N_RUNS, Measurement, Slot, TableData, canonical, check, content_digest
+from bench.tables import keys
+from bench.tables.cells101 import Cells, words
+from bench.tables.data import N_RUNS, Held, Measurement, Measurements, Slot, TableData, check, content_digest, in_order
+from bench.tables.packing import Packed, pack
 
-FORMAT = 1
+FORMAT = 2
 METADATA = b"nas-stability.table"
+HEADER = b"nas-stability.header"
 
-_NUMBERS = {"uint64": np.uint64, "int32": np.int32, "double": np.float64}
-
-
-def key_digest(key: str) -> np.uint64:
-    """Return the first 8 bytes of the md5 of a key as a big-endian number."""
-    return np.uint64(int.from_bytes(hashlib.md5(key.encode(), usedforsecurity=False).digest()[:8], "big"))
+_NUMBERS: dict[str, str] = {
+    "float": "f4",
+    "double": "f8",
+    "uint16": "u2",
+    "uint32": "u4",
+    "uint64": "u8",
+    "int32": "i4",
+}
 
 
 def write(path: Path, data: TableData) -> None:
@@ -65,19 +73,27 @@ def mapped(path: Path) -> tuple[pa.RecordBatch, dict[str, Any]]:
         raise FileNotFoundError(f"there is no table at {path}")
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        metadata = _metadata(reader.schema)
-        if metadata is not None and metadata["format"] == FORMAT:
-            return reader.get_batch(0), metadata
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        text, header = ((reader.schema.metadata or {}).get(name) for name in (METADATA, HEADER))
+        if text is None:
+            raise ValueError("it is an Arrow file of something else")
+        if (found := json.loads(text)["format"]) != FORMAT:
+            raise ValueError(f"it has format {found}, expected {FORMAT}; import it again")
+        if header != _header(reader.schema, text):
+            raise ValueError("its header is not what was written")
+        return reader.get_batch(0), json.loads(text)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged or not a benchmark table: {error}") from error
-    if metadata is None:
-        raise ValueError(f"{path} is an Arrow file, but not a benchmark table of this project")
-    raise ValueError(f"{path} has format {metadata['format']}, expected {FORMAT}; import it again")
 
 
-def _metadata(schema: pa.Schema) -> dict[str, Any] | None:
-    text = (schema.metadata or {}).get(METADATA)
-    return None if text is None else json.loads(text)
+def _header(schema: pa.Schema, text: bytes) -> bytes:
+    """Return the digest of all that is needed to find the numbers."""
+    columns = "\n".join(f"{field.name}\t{field.type}" for field in schema)
+    return hashlib.sha256(columns.encode() + text).hexdigest().encode()
+
+
+def packed(batch: pa.RecordBatch, metadata: dict[str, Any], name: str) -> Packed:
+    """Return numbers as they lie in the file, "rows" or "rows runs"; never a copy."""
+    return Packed(column(batch, name), metadata["per"].get(name, 1))
 
 
 def column(batch: pa.RecordBatch, name: str) -> np.ndarray:
@@ -99,13 +115,14 @@ def slots(metadata: dict[str, Any]) -> dict[Slot, tuple[str, ...]]:
 
 
 def budgets(metadata: dict[str, Any]) -> dict[str, list[int]]:
-    """Return the stored budgets of every dataset, ascending."""
-    pairs = sorted({(slot.dataset, slot.budget) for slot in slots(metadata)})
+    """Return the budgets of every dataset that have accuracies at the end of the training, ascending."""
+    ends = [slot for slot in slots(metadata) if slot.epoch is None and slot.what == "test"]
+    pairs = sorted({(slot.dataset, slot.budget) for slot in ends})
     return {dataset: [budget for name, budget in pairs if name == dataset] for dataset, _ in pairs}
 
 
 def load(path: Path) -> TableData:
-    """Read a whole table into memory, and check its content against its digest."""
+    """Read a table, and check its content against its digest; measurements are read again when they are asked for."""
     batch, metadata = mapped(path)
     try:
         batch.validate(full=True)
@@ -118,19 +135,32 @@ def load(path: Path) -> TableData:
 
 
 def _data(batch: pa.RecordBatch, metadata: dict[str, Any]) -> TableData:
-    measurements = {}
-    for slot, runs in slots(metadata).items():
-        n_runs = f"{slot.name}/{N_RUNS}"
-        counts = column(batch, n_runs).astype(np.int64) if n_runs in batch.schema.names else None
-        measurements[slot] = Measurement(column(batch, slot.name), runs, counts)
+    held = {slot: _held(batch, metadata, slot, runs) for slot, runs in slots(metadata).items()}
     return TableData(
-        keys=tuple(batch.column("key").to_pylist()),
-        cells=tuple(batch.column("cell").to_pylist()),
+        keys=keys.Keys(batch).all(),
+        cells=_cells(batch),
         multiplicities=column(batch, "multiplicity").astype(np.int64),
-        measurements=measurements,
-        scalars={name: column(batch, name) for name in metadata["scalars"]},
+        measurements=Measurements(held),
+        scalars={name: packed(batch, metadata, name).numbers() for name in metadata["scalars"]},
         **loose(metadata),
     )
+
+
+def _held(batch: pa.RecordBatch, metadata: dict[str, Any], slot: Slot, runs: tuple[str, ...]) -> Held:
+    n_runs = f"{slot.name}/{N_RUNS}"
+    counts = column(batch, n_runs).astype(np.int64) if n_runs in batch.schema.names else None
+    return Held(packed(batch, metadata, slot.name), runs, counts)
+
+
+def _cells(batch: pa.RecordBatch) -> Sequence[str]:
+    stored = batch.column("cell")
+    return Cells(column(batch, "cell")) if pa.types.is_uint32(stored.type) else tuple(stored.to_pylist())
+
+
+def cell(batch: pa.RecordBatch, row: int) -> str:
+    """Return the cell of a row in words."""
+    stored = batch.column("cell")[row].as_py()
+    return words(stored) if isinstance(stored, int) else stored
 
 
 def loose(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -144,7 +174,7 @@ def describe(data: TableData) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "space": data.space,
-        "measurements": [[*slot, list(measurement.runs)] for slot, measurement in sorted(data.measurements.items())],
+        "measurements": [[*slot, list(data.measurements[slot].runs)] for slot in in_order(data.measurements)],
         "scalars": sorted(data.scalars),
         "total_encodings": data.total_encodings,
         "source": data.source,
@@ -155,19 +185,37 @@ def describe(data: TableData) -> dict[str, Any]:
 
 
 def _batch(data: TableData) -> pa.RecordBatch:
-    digests = np.array([key_digest(key) for key in data.keys], dtype=np.uint64)
-    order = sorted(range(len(digests)), key=lambda row: (int(digests[row]), data.keys[row]))
+    stored = keys.columns(data.keys)
+    order = stored.order
     columns: dict[str, pa.Array] = {
-        "digest": pa.array(digests[order]),
-        "key": pa.array([data.keys[row] for row in order], pa.string()),
-        "cell": pa.array([data.cells[row] for row in order], pa.string()),
+        "digest": stored.digest,
+        stored.name: stored.rest,
+        "cell": _stored_cells(data.cells, order),
         "multiplicity": pa.array(data.multiplicities[order].astype(np.int32)),
     }
-    columns |= {name: pa.array(canonical(values[order])) for name, values in sorted(data.scalars.items())}
-    for slot, measurement in sorted(data.measurements.items()):
-        flat = pa.array(canonical(measurement.values[order]).ravel())
-        columns[slot.name] = pa.FixedSizeListArray.from_arrays(flat, len(measurement.runs))
-        if measurement.n_runs is not None:
-            columns[f"{slot.name}/{N_RUNS}"] = pa.array(measurement.n_runs[order].astype(np.int32))
-    metadata = {METADATA: json.dumps(describe(data), sort_keys=True)}
-    return pa.RecordBatch.from_pydict(columns).replace_schema_metadata(metadata)
+    per: dict[str, int] = {}
+    for name, values in sorted(data.scalars.items()):
+        columns[name], per[name] = pack(values[order])
+    for slot in in_order(data.measurements):
+        (numbers, per[slot.name]), runs, n_runs = _in_order(data.measurements, slot, order)
+        columns[slot.name] = pa.FixedSizeListArray.from_arrays(pa.array(numbers.ravel()), len(runs))
+        if n_runs is not None:
+            columns[f"{slot.name}/{N_RUNS}"] = pa.array(n_runs.astype(np.int32))
+    described = describe(data) | {"per": {name: count for name, count in per.items() if count != 1}}
+    text = json.dumps(described, sort_keys=True).encode()
+    batch = pa.RecordBatch.from_pydict(columns)
+    return batch.replace_schema_metadata({METADATA: text, HEADER: _header(batch.schema, text)})
+
+
+def _in_order(measurements: Mapping[Slot, Measurement], slot: Slot, order: np.ndarray) -> Held:
+    """Return a measurement packed; it is not copied where it lies packed and in order already."""
+    if isinstance(measurements, Measurements) and bool((order == np.arange(len(order))).all()):
+        return measurements.held[slot]
+    values, runs, n_runs = (getattr(measurements[slot], name) for name in ("values", "runs", "n_runs"))
+    return Held(pack(values[order]), runs, None if n_runs is None else n_runs[order])
+
+
+def _stored_cells(cells: Sequence[str], order: np.ndarray) -> pa.Array:
+    if isinstance(cells, Cells):
+        return pa.array(cells.numbers[order])
+    return pa.array([cells[row] for row in order], pa.string())

@@ -1,4 +1,4 @@
-"""The flat layout of `data` as parquet or CSV: what users bring with named columns, and what `export` writes."""
+"""The flat layout of `data` as parquet, CSV or JSON lines: what users bring, and what `export` writes."""
 
 import json
 import re
@@ -10,22 +10,24 @@ import pyarrow as pa
 from jaxtyping import Float64
 from pyarrow import csv, parquet
 
+from bench.tables import jsonl
 from bench.tables.arrow import METADATA, describe, load, loose, replace
 from bench.tables.data import (
-    ACCURACY_NAME,
     COUNT_NAME,
     N_RUNS,
+    RUN_NAME,
     SCALAR_NAME,
-    SPLITS,
+    TIME,
     Measurement,
     Slot,
     TableData,
     flat_numbers,
+    slot_of,
 )
 
 
 def export(table_path: Path, out: Path) -> None:
-    """Write a table in the flat layout, as .parquet or .csv; importing that again gives the same content."""
+    """Write a table in the flat layout, as .parquet, .csv or .jsonl; importing that again gives the same content."""
     data = load(table_path)
     columns = {"key": pa.array(data.keys, pa.string()), "cell": pa.array(data.cells, pa.string())}
     columns |= {name: pa.array(values, from_pandas=True) for name, values in flat_numbers(data).items()}
@@ -34,8 +36,10 @@ def export(table_path: Path, out: Path) -> None:
         replace(out, lambda temporary: parquet.write_table(table, temporary, compression="zstd"))
     elif out.suffix == ".csv":
         replace(out, lambda temporary: csv.write_csv(table, temporary))
+    elif out.suffix == ".jsonl":
+        replace(out, lambda temporary: jsonl.write(temporary, table))
     else:
-        raise ValueError(f"export writes .parquet or .csv, got {out.name!r}")
+        raise ValueError(f"export writes .parquet, .csv or .jsonl, got {out.name!r}")
 
 
 def type_of(name: str) -> pa.DataType | None:
@@ -44,7 +48,7 @@ def type_of(name: str) -> pa.DataType | None:
         return pa.string()
     if name == "multiplicity" or COUNT_NAME.fullmatch(name):
         return pa.int64()
-    return pa.float64() if ACCURACY_NAME.fullmatch(name) or SCALAR_NAME.fullmatch(name) else None
+    return pa.float64() if RUN_NAME.fullmatch(name) or SCALAR_NAME.fullmatch(name) else None
 
 
 def numbers(table: pa.Table, name: str) -> Float64[np.ndarray, " rows"]:
@@ -90,21 +94,20 @@ def _multiplicities(table: pa.Table) -> np.ndarray:
 
 def _measurements(table: pa.Table, scale: float) -> dict[Slot, Measurement]:
     found: dict[Slot, list[re.Match[str]]] = {}
-    for match in filter(None, map(ACCURACY_NAME.fullmatch, table.column_names)):
-        slot = Slot(match["dataset"], SPLITS[match["split"]], int(match["budget"]))
-        found.setdefault(slot, []).append(match)
+    for match in filter(None, map(RUN_NAME.fullmatch, table.column_names)):
+        found.setdefault(slot_of(match), []).append(match)
     _check_counts(table, {slot.name for slot in found})
     return {slot: _measurement(table, slot, matches, scale) for slot, matches in found.items()}
 
 
 def _check_counts(table: pa.Table, measured: set[str]) -> None:
     for match in filter(None, map(COUNT_NAME.fullmatch, table.column_names)):
-        if match[1] not in measured:
+        if match["slot"] not in measured:
             raise ValueError(f"column {match[0]!r} counts the runs of a mean that the file does not have")
 
 
 def _measurement(table: pa.Table, slot: Slot, matches: list[re.Match[str]], scale: float) -> Measurement:
-    values = np.stack([numbers(table, match[0]) for match in matches], axis=1) / scale
+    values = np.stack([numbers(table, match[0]) for match in matches], axis=1) / (1.0 if slot.what == TIME else scale)
     counts = f"{slot.name}/{N_RUNS}"
     n_runs = table[counts].cast(pa.int64()).fill_null(0).to_numpy() if counts in table.column_names else None
     return Measurement(values, tuple(match["run"] for match in matches), n_runs)

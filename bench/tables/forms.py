@@ -1,8 +1,13 @@
-"""Reading the forms benchmark tables come in, recognised by their columns, never by their name.
+"""Reading the forms benchmark tables come in, recognised by their content, never by their name.
 
+A form is a whole file or folder with a layout of its own (`FILE_FORMS`, tried first), or named columns in a file:
+
+- `nasbench_only108.tfrecord`, `nasbench_full.tfrecord`: see `nasbench101`;
+- a compact table: of a whole benchmark, for one of its spaces;
+- NATS-Bench's and NAS-Bench-201's folder, tar, pickles and `.pth`: see `official201`;
 - `nasbench201.parquet`: NAS-Bench-201 / NATS-tss (Dong and Yang 2020, https://arxiv.org/abs/2001.00326), percent;
 - `nasbench101_slice.parquet`: NAS-Bench-101 (Ying et al. 2019, https://arxiv.org/abs/1902.09635), fractions;
-- the flat layout, named columns as parquet or CSV: see `data` and `flat`.
+- the flat layout, named columns as parquet, CSV or JSON lines: see `data` and `flat`.
 """
 
 import csv
@@ -14,26 +19,53 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float64
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
-from bench.tables import flat
-from bench.tables.data import MEAN, Measurement, Slot, TableData, check
+from bench.tables import extracts, flat, jsonl, nasbench101, official201
+from bench.tables.arrow import load
+from bench.tables.cells101 import Cells
+from bench.tables.data import Measurement, Report, TableData, check
 
 Unit = Literal["fraction", "percent"]
 
-SEEDS_201 = ("777", "888", "999")
-RUNS_101 = ("0", "1", "2")
+PARTS = {nasbench101.SPACE: frozenset({"s1", "s2", "s3"})}
+"""Benchmarks whose tables hold the rows of several spaces."""
 
-_STEMS_201 = {"cifar10": ("c10v_valid", "c10_test"), "cifar100": ("c100_valid", "c100_test")}
-_STEMS_201 |= {"imagenet16": ("in16_valid", "in16_test")}
-_OPERATIONS_101 = ("conv3x3", "conv1x1", "maxpool3x3")
-_PAIRS_101 = tuple((source, target) for target in range(1, 7) for source in range(target))
+
+class FileForm(NamedTuple):
+    """A layout of a whole file or folder.
+
+    Attributes:
+        name: in words, for messages.
+        recognises: looks at the content, reads little, and is false for anything it does not know.
+        read: returns every row of it, with its space, source and `source_sha256`; ValueError names file and place.
+        space: the space it is of, None where the content has to be read to know.
+    """
+
+    name: str
+    recognises: Callable[[Path], bool]
+    read: Callable[[Path, Report], TableData]
+    space: str | None
+
+
+def _is_arrow(path: Path) -> bool:
+    return path.is_file() and _magic(path) == b"ARROW1"
+
+
+FILE_FORMS: tuple[FileForm, ...] = (
+    FileForm("a compact table, .arrow", _is_arrow, lambda path, _report: load(path), None),
+    FileForm("NAS-Bench-101, .tfrecord", nasbench101.recognises, nasbench101.read, nasbench101.SPACE),
+    FileForm("a folder of NATS-Bench", official201.is_folder, official201.read_folder, "nb201"),
+    FileForm("a tar of such a folder", official201.is_tar, official201.read_tar, "nb201"),
+    FileForm("NATS-Bench in one file", official201.is_compressed_pickle, official201.read_compressed_pickle, "nb201"),
+    FileForm("NAS-Bench-201 by torch", official201.is_torch, official201.read_torch, "nb201"),
+    FileForm("a bare pickle of them", official201.is_pickle, official201.read_pickle, "nb201"),
+)
 
 
 class Form(NamedTuple):
-    """A layout: the columns it is recognised by, how it is read, and the space it is of (None: it does not say)."""
+    """Named columns: those it is recognised by, how it is read, and the space it is of (None: it does not say)."""
 
     columns: frozenset[str]
     read: Callable[[pa.Table, Unit], TableData]
@@ -46,22 +78,23 @@ def import_table(
     multiplicities: Mapping[str, int],
     total_encodings: int | None,
     unit: Unit = "fraction",
+    report: Report = lambda _done, _total: None,
 ) -> TableData:
-    """Read a file as the table of a space.
+    """Read a file or folder as the table of a space.
 
     Args:
-        path: a file in one of the forms.
-        space_name: the space the table is to be of; a file that says another is refused.
+        path: in one of the forms.
+        space_name: the space the table is to be of; a file of another is refused, but one of a whole has its `PARTS`.
         multiplicities: every key of the space to its number of raw encodings; other rows are left out. Empty: all rows
             are kept, multiplicity 1. A file with a column `multiplicity` keeps its own, and all its rows.
         total_encodings: raw encodings of the space, None where unknown.
         unit: of the accuracies in the flat layout; the other layouts have theirs.
+        report: told how far reading is, by the forms that take long.
     """
-    table = read_columns(path)
-    data = form_of(table, path).read(table, unit)
-    if data.space not in {"", space_name}:
+    data, own = _read(path, unit, report)
+    if data.space not in {"", space_name} and space_name not in PARTS.get(data.space, ()):
         raise ValueError(f"{path.name} is a table of space {data.space!r}, not of {space_name!r}")
-    data = _of_space(data, multiplicities, "multiplicity" in table.column_names, f"{path.name} belong to {space_name}")
+    data = _of_space(data, multiplicities, own, f"{path.name} belong to {space_name}")
     data = replace(
         data,
         space=space_name,
@@ -73,8 +106,23 @@ def import_table(
     return data
 
 
+def _read(path: Path, unit: Unit, report: Report) -> tuple[TableData, bool]:
+    """Return the rows of a file or folder, and whether it has multiplicities of its own."""
+    if (whole := file_form(path)) is not None:
+        return whole.read(path, report), False
+    table = read_columns(path)
+    return form_of(table, path).read(table, unit), "multiplicity" in table.column_names
+
+
+def file_form(path: Path) -> FileForm | None:
+    """Return the form of a whole file or folder, None where it has none of them."""
+    return next((form for form in FILE_FORMS if form.recognises(path)), None)
+
+
 def space_of(path: Path) -> str | None:
-    """Return the space a file says it is of, None where it does not say."""
+    """Return the space a file or folder says it is of, None where it does not say."""
+    if (whole := file_form(path)) is not None:
+        return whole.space
     table = read_columns(path)
     form = form_of(table, path)
     return form.space or flat.loose_fields(table).get("space")
@@ -86,17 +134,20 @@ def sha256(path: Path) -> str:
 
 
 def read_columns(path: Path) -> pa.Table:
-    """Read a parquet or CSV file, told apart by content."""
+    """Read a parquet, CSV or JSON lines file, told apart by content."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file at {path}")
-    with path.open("rb") as file:
-        magic = file.read(6)
-    if magic == b"ARROW1":
-        raise ValueError(f"{path} is an Arrow file already; export it first to import it elsewhere")
     try:
-        return parquet.read_table(path) if magic[:4] == b"PAR1" else _read_csv(path)
+        if jsonl.begins(_magic(path)):
+            return jsonl.read(path)
+        return parquet.read_table(path) if _magic(path)[:4] == b"PAR1" else _read_csv(path)
     except (pa.ArrowException, UnicodeDecodeError, OSError, StopIteration, csv.Error) as error:
         raise ValueError(f"{path} is neither parquet nor CSV that can be read: {error}") from error
+
+
+def _magic(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(6)
 
 
 def _read_csv(path: Path) -> pa.Table:
@@ -123,8 +174,8 @@ def form_of(table: pa.Table, path: Path) -> Form:
 
 def _forms() -> tuple[Form, ...]:
     return (
-        Form(frozenset({"arch_str", "n_runs", "c10v_valid_s777", "c10_test_s777"}), _read_201, "nb201"),
-        Form(frozenset({"hash", "adj_bits", "ops", "val_0", "test_0"}), _read_101, None),
+        Form(frozenset({"arch_str", "n_runs", "c10v_valid_s777", "c10_test_s777"}), extracts.read_201, "nb201"),
+        Form(frozenset({"hash", "adj_bits", "ops", "val_0", "test_0"}), extracts.read_101, None),
         Form(frozenset({"key"}), flat.from_columns, None),
     )
 
@@ -150,82 +201,8 @@ def _take(data: TableData, rows: Sequence[int]) -> TableData:
     return replace(
         data,
         keys=tuple(data.keys[row] for row in rows),
-        cells=tuple(data.cells[row] for row in rows),
+        cells=data.cells.take(rows) if isinstance(data.cells, Cells) else tuple(data.cells[row] for row in rows),
         multiplicities=data.multiplicities[rows],
         measurements=measurements,
         scalars={name: values[rows] for name, values in data.scalars.items()},
     )
-
-
-def _read_201(table: pa.Table, _unit: Unit) -> TableData:
-    keys = tuple(table["arch_str"].to_pylist())
-    measurements: dict[Slot, Measurement] = {}
-    scalars = {"cifar10/params": np.round(flat.numbers(table, "c10_params_M") * 1e6)}
-    for dataset, (val, test) in _STEMS_201.items():
-        measurements[Slot(dataset, "val", 200)] = _measured_201(table, val)
-        measurements[Slot(dataset, "test", 200)] = _measured_201(table, test)
-        measurements[Slot(dataset, "val", 12)] = Measurement(_fractions(table, (f"{val}_ep12",)), ("0",))
-        measurements[Slot(dataset, "test", 12)] = Measurement(_fractions(table, (f"{test}_ep12",)), ("0",))
-        scalars[f"{dataset}/flops"] = flat.numbers(table, f"{test.removesuffix('_test')}_flops_M") * 1e6
-        scalars[f"{dataset}/train_time_s/200"] = flat.numbers(table, f"{val.removesuffix('_valid')}_train_time_s")
-    return TableData(
-        space="nb201",
-        keys=keys,
-        cells=("",) * len(keys),
-        multiplicities=np.ones(len(keys), dtype=np.int64),
-        measurements=measurements,
-        scalars=scalars,
-        source="NAS-Bench-201",
-        provenance=_notes_201(table),
-    )
-
-
-def _measured_201(table: pa.Table, stem: str) -> Measurement:
-    """Return the single runs where the file has them, else their mean."""
-    names = tuple(f"{stem}_s{seed}" for seed in SEEDS_201)
-    if set(names) <= set(table.column_names):
-        # A run is a multiple of 1/25,000 or 1/10,000 that the file rounded to float32; six digits are exact again.
-        return Measurement(np.round(_fractions(table, names), 6), SEEDS_201)
-    return Measurement(_fractions(table, (stem,)), (MEAN,), flat.numbers(table, "n_runs").astype(np.int64))
-
-
-def _fractions(table: pa.Table, names: tuple[str, ...]) -> Float64[np.ndarray, "rows runs"]:
-    return np.stack([flat.numbers(table, name) for name in names], axis=1) / 100
-
-
-def _notes_201(table: pa.Table) -> tuple[str, ...]:
-    derived_runs = int((flat.numbers(table, "c10_test_derived_run") < 255).sum())
-    derived_means = int(flat.numbers(table, "valid_derived_c100_in16").sum())
-    return (
-        "cifar10 val: trained on 25,000 images, evaluated on the other 25,000; test: trained on all 50,000",
-        f"{derived_runs} cifar10 test runs were derived from the mean and the other runs",
-        f"{derived_means} cifar100 and imagenet16 val means were derived as 2 valtest - test",
-        "cifar100 and imagenet16: means of n_runs runs, the single runs of the halves are not in the file",
-        "12 epochs: one value a cell; the file does not say over how many runs",
-    )
-
-
-def _read_101(table: pa.Table, _unit: Unit) -> TableData:
-    keys = tuple(table["hash"].to_pylist())
-    bits, digits = table["adj_bits"].to_pylist(), table["ops"].to_pylist()
-    measurements = {}
-    for split in ("val", "test"):
-        runs = np.stack([flat.numbers(table, f"{split}_{run}") for run in RUNS_101], axis=1)
-        measurements[Slot("cifar10", split, 108)] = Measurement(runs, RUNS_101)
-    return TableData(
-        space="",
-        keys=keys,
-        cells=tuple(_cell_101(*pair) for pair in zip(bits, digits, strict=True)),
-        multiplicities=np.ones(len(keys), dtype=np.int64),
-        measurements=measurements,
-        scalars={"params": flat.numbers(table, "params")},
-        source="NAS-Bench-101, a part",
-        provenance=("not every cell of the space is in the file: misses are normal",),
-    )
-
-
-def _cell_101(bits: int, digits: str) -> str:
-    """Return a cell in words: operations of vertices 1 to 5, then edges; vertex 0 is the input, 6 the output."""
-    operations = ",".join(_OPERATIONS_101[int(digit)] for digit in digits)
-    edges = " ".join(f"{pair[0]}-{pair[1]}" for bit, pair in enumerate(_PAIRS_101) if bits >> bit & 1)
-    return f"{operations}; {edges}"

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bench.tables.arrow import budgets, column, key_digest, mapped
-from bench.tables.data import N_RUNS, Slot
+from bench.tables.arrow import budgets, cell, column, mapped, packed, slots
+from bench.tables.data import MEAN, N_RUNS, TIME, Slot
+from bench.tables.keys import Keys
+from bench.tables.packing import Packed
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,9 @@ class TableEntry:
         val: the stored runs; the mean alone where the table does not have the single runs.
         n_runs: runs behind `test_mean`.
         budget: training epochs.
+        epoch: None: at the end of the training; else accuracies and seconds of this epoch of it.
         params: weights, None where unknown.
-        train_time_s: seconds of the whole training, None where unknown.
+        train_time_s: seconds of the whole training, a mean over the stored runs; None where unknown.
     """
 
     key: str
@@ -38,6 +41,7 @@ class TableEntry:
     params: int | None
     flops: float | None
     train_time_s: float | None
+    epoch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,40 +82,46 @@ class Typical:
 
 
 class Table:
-    """One dataset at one budget of a mapped file; holds views, no copies."""
+    """One dataset at one budget of a mapped file; holds views, no copies.
 
-    def __init__(self, batch: pa.RecordBatch, metadata: dict[str, Any], dataset: str, budget: int) -> None:
+    Args:
+        end: which test accuracies are meant: dataset, budget, and the epoch if it is not the end of the training.
+    """
+
+    def __init__(self, batch: pa.RecordBatch, metadata: dict[str, Any], end: Slot) -> None:
         self.space: str = metadata["space"]
-        self.dataset = dataset
-        self.budget = budget
-        self._metadata = metadata
-        self._digests = column(batch, "digest")
-        self._keys = batch.column("key")
+        self.dataset, self.budget, self.epoch = end.dataset, end.budget, end.epoch
+        self._batch, self._metadata = batch, metadata
+        self._keys = Keys(batch)
         self._multiplicities = column(batch, "multiplicity")
-        self._val = column(batch, Slot(dataset, "val", budget).name)
-        self._test = column(batch, Slot(dataset, "test", budget).name)
-        self._n_runs = _optional(batch, f"{Slot(dataset, 'test', budget).name}/{N_RUNS}")
-        self._params = _optional(batch, f"{dataset}/params", "params")
-        self._flops = _optional(batch, f"{dataset}/flops", "flops")
-        self._train_time_s = _optional(batch, f"{dataset}/train_time_s/{budget}")
+        self._val = packed(batch, metadata, end._replace(what="val").name)
+        self._test = packed(batch, metadata, end.name)
+        self._n_runs = column(batch, f"{end.name}/{N_RUNS}") if f"{end.name}/{N_RUNS}" in batch.schema.names else None
+        self._params = _optional(batch, metadata, f"{end.dataset}/params", "params")
+        self._flops = _optional(batch, metadata, f"{end.dataset}/flops", "flops")
+        self._train_time_s = _optional(batch, metadata, end._replace(what=TIME).name)
 
     @classmethod
-    def open(cls, path: Path, dataset: str, budget: int | None = None) -> "Table":
-        """Map a file; `budget` None is the largest stored for the dataset."""
+    def open(cls, path: Path, dataset: str, budget: int | None = None, epoch: int | None = None) -> "Table":
+        """Map a file; `budget` None is the largest stored for the dataset, `epoch` None the end of the training."""
         batch, metadata = mapped(path)
         stored = budgets(metadata)
         if dataset not in stored:
             raise ValueError(f"{path} has no dataset {dataset!r}; it has {', '.join(sorted(stored))}")
         if budget is not None and budget not in stored[dataset]:
             raise ValueError(f"{path} has no budget {budget} for {dataset}; it has {stored[dataset]}")
-        return cls(batch, metadata, dataset, max(stored[dataset]) if budget is None else budget)
+        end = Slot(dataset, "test", max(stored[dataset]) if budget is None else budget, epoch)
+        if epoch is not None and end not in slots(metadata):
+            known = [slot.epoch for slot in slots(metadata) if slot[:3] == end[:3] and slot.epoch is not None]
+            raise ValueError(f"{path} has no epoch {epoch} of {end.budget} for {dataset}; it has the end and {known}")
+        return cls(batch, metadata, end)
 
     def query(self, key: str) -> TableEntry | None:
         """Return the entry of a key, None when the table does not have it."""
-        row = self._row(key)
-        if row is None or not (test := _finite(self._test[row].tolist())):
+        row = self._keys.find(key)
+        if row is None or not (test := self._test.row(row)):
             return None
-        val = _finite(self._val[row].tolist())
+        val = self._val.row(row)
         params = _at(self._params, row)
         return TableEntry(
             key=key,
@@ -124,7 +134,32 @@ class Table:
             params=None if params is None else round(params),
             flops=_at(self._flops, row),
             train_time_s=_at(self._train_time_s, row),
+            epoch=self.epoch,
         )
+
+    def runs(self, key: str) -> dict[str, dict[str, float | None]]:
+        """Return the single runs of a key by quantity and label, None where the table has no such run.
+
+        Quantities are train, val and test accuracies and train_time_s, those of them that the table has by runs.
+        """
+        row = self._keys.find(key)
+        if row is None:
+            return {}
+        found: dict[str, dict[str, float | None]] = {}
+        for slot, labels in slots(self._metadata).items():
+            if (slot.dataset, slot.budget, slot.epoch) == (
+                self.dataset,
+                self.budget,
+                self.epoch,
+            ) and MEAN not in labels:
+                numbers = packed(self._batch, self._metadata, slot.name).places(row)
+                found[slot.what] = dict(zip(labels, numbers, strict=True))
+        return found
+
+    def cell(self, key: str) -> str:
+        """Return the cell of a key in words, empty where the table does not have them."""
+        row = self._keys.find(key)
+        return "" if row is None else cell(self._batch, row)
 
     def reference(self) -> Reference:
         """Return optima, the mean random cell, and what the table covers."""
@@ -154,29 +189,21 @@ class Table:
 
     def _means(self) -> tuple[np.ndarray, list[float], list[float]]:
         """Return the stored rows, and their mean accuracies over runs, validation and test."""
-        rows = np.flatnonzero(~np.isnan(self._test).all(axis=1))
-        val, test = ([_mean(_finite(runs)) for runs in values[rows].tolist()] for values in (self._val, self._test))
-        return rows, val, test
+        test = self._test.numbers()
+        rows = np.flatnonzero(~np.isnan(test).all(axis=1))
+        val_mean, test_mean = (
+            [_mean(_finite(runs)) for runs in values[rows].tolist()] for values in (self._val.numbers(), test)
+        )
+        return rows, val_mean, test_mean
 
     def _best(self, rows: np.ndarray, means: list[float]) -> tuple[str, ...]:
         best = max(means)
-        return tuple(
-            sorted(self._keys[int(row)].as_py() for row, mean in zip(rows, means, strict=True) if mean == best)
-        )
-
-    def _row(self, key: str) -> int | None:
-        digest = key_digest(key)
-        for row in range(int(self._digests.searchsorted(digest)), len(self._digests)):
-            if self._digests[row] != digest:
-                return None
-            if self._keys[row].as_py() == key:
-                return row
-        return None
+        return tuple(sorted(self._keys[int(row)] for row, mean in zip(rows, means, strict=True) if mean == best))
 
 
-def _optional(batch: pa.RecordBatch, *names: str) -> np.ndarray | None:
+def _optional(batch: pa.RecordBatch, metadata: dict[str, Any], *names: str) -> Packed | None:
     """Return the first of the columns that the file has."""
-    return next((column(batch, name) for name in names if name in batch.schema.names), None)
+    return next((packed(batch, metadata, name) for name in names if name in batch.schema.names), None)
 
 
 def _finite(runs: Iterable[float]) -> tuple[float, ...]:
@@ -188,6 +215,7 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def _at(values: np.ndarray | None, row: int) -> float | None:
-    value = math.nan if values is None else float(values[row])
-    return None if math.isnan(value) else value
+def _at(values: Packed | None, row: int) -> float | None:
+    """Return the number of a row, a mean over its runs where there are several; None where there is none."""
+    found = () if values is None else values.row(row)
+    return _mean(found) if found else None

@@ -1,0 +1,146 @@
+"""`build`: train every cell of a space."""
+
+import argparse
+import dataclasses
+import hashlib
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from bench.command import positive
+from bench.tables.arrow import mapped, write
+from bench.tables.catalog import default_cache
+from bench.tables.commands import FOUND, Command
+from bench.tables.commands.info import write_reference
+from bench.tables.table import Table
+
+PROGRESS_EVERY_S = 5.0
+PROTOCOL = {
+    "runs": "trainings of every cell",
+    "epochs": "of every training",
+    "train_images": "images trained on",
+    "eval_images": "images of each accuracy",
+    "channels": "of the first stage",
+    "cells": "cells a stage",
+    "batch_size": "images in a batch",
+    "replicas": "cells trained together",
+}
+"""What of the protocol can be given."""
+
+
+def _build_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--space", required=True, help="toy, s1, s2, s3, nb201")
+    parser.add_argument("--dataset", default="digits", help="digits (default), cifar10, cifar100, imagenet16")
+    parser.add_argument("--out", type=Path, help="default: tables/<space>-<dataset>.arrow in the user's cache folder")
+    for name, meaning in PROTOCOL.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=positive, help=f"{meaning}; default: docs/embedded.md")
+    parser.add_argument("--parts", type=Path, help="folder of finished trainings, to continue; default: in the cache")
+    parser.add_argument("--share", type=_share, default=(1, 1), help="i/n: train only the i-th of n shares")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
+    parser.add_argument("--threads", type=positive, help="CPU threads")
+    parser.add_argument("--jobs", type=positive, default=1, help="processes, of one thread each")
+    parser.add_argument("--fresh", action="store_true", help="build again what is there")
+
+
+def _share(text: str) -> tuple[int, int]:
+    index, _, shares = text.partition("/")
+    if not (index.isdecimal() and shares.isdecimal() and 1 <= int(index) <= int(shares)):
+        raise argparse.ArgumentTypeError(f"expected a share like 1/2, got {text!r}")
+    return int(index), int(shares)
+
+
+def _build(chosen: argparse.Namespace) -> int:
+    import torch
+
+    from bench import choice, data, spaces
+    from bench.data.augment import published
+    from bench.tables.build import Plan, Protocol, build, identity, set_aside, table
+    from bench.tables.parts import Parts
+
+    given = {name: getattr(chosen, name) for name in PROTOCOL if getattr(chosen, name) is not None}
+    dataset, protocol = set_aside(data.load(chosen.dataset)), dataclasses.replace(Protocol(), **given)
+    if dataset.name != "digits":
+        protocol = dataclasses.replace(protocol, augmentation=published(dataset.name))
+    plan = Plan(spaces.get(chosen.space), dataset, protocol)
+    name, wanted = f"{plan.space.name}-{plan.dataset.name}", identity(plan)
+    out = chosen.out or default_cache() / "tables" / f"{name}.arrow"
+    if not chosen.fresh and _holds(out, plan.space.name, wanted):
+        sys.stdout.write(f"{out} is there, of the same protocol: nothing to do; --fresh builds it again\n")
+        return FOUND
+    digest = hashlib.sha256(wanted.encode()).hexdigest()[:12]
+    parts = Parts(chosen.parts or default_cache() / "parts" / f"{name}-{digest}", wanted)
+    if chosen.fresh and chosen.share == (1, 1):
+        parts.remove()
+    device = choice.choose_device(chosen.device)
+    if chosen.share == (1, 1):
+        sys.stdout.write(f"{name}, {wanted}\ntrainings are kept in {parts.folder}\n")
+    if chosen.jobs > 1:
+        _share_out(chosen, parts.folder)
+    torch.set_num_threads(chosen.threads or torch.get_num_threads())
+    whole = build(plan, parts, chosen.share, device, _Progress())
+    if not whole or chosen.share != (1, 1):
+        sys.stdout.write("this share is trained; without --share, once all are, the table is written\n")
+        return FOUND
+    write(out, table(plan, parts, _provenance()))
+    sys.stdout.write(
+        f"{len(plan.space.multiplicities())} cells of {name}, {plan.protocol.runs} trainings each, in {out}\n"
+    )
+    write_reference(Table.open(out, plan.dataset.name).reference())
+    return FOUND
+
+
+def _share_out(chosen: argparse.Namespace, folder: Path) -> None:
+    """Train shares in processes of one thread each; what one of them leaves undone is done by the caller.
+
+    On a CPU two such processes train twice as many cells as one process of two threads.
+    """
+    names = ("space", "dataset", *PROTOCOL)
+    same = [f"--{name.replace('_', '-')}={getattr(chosen, name)}" for name in names if getattr(chosen, name)]
+    command = [sys.executable, "-m", "bench.tables", "build", *same, f"--parts={folder}"]
+    shares = [[f"--share={i + 1}/{chosen.jobs}", "--threads=1", "--jobs=1"] for i in range(chosen.jobs)]
+    device = [] if chosen.device is None else [f"--device={chosen.device}"]
+    running = [subprocess.Popen([*command, *device, *share]) for share in shares]
+    failed = [process.args for process in running if process.wait() != 0]
+    if failed:
+        raise ValueError(f"{len(failed)} of {chosen.jobs} processes failed; what they said stands above")
+
+
+def _provenance() -> tuple[str, ...]:
+    import torch
+
+    from bench.place import revision
+
+    versions = f"torch {torch.__version__}, python {platform.python_version()}, {platform.machine()}"
+    return (f"command: python -m bench.tables {' '.join(sys.argv[1:])}", f"commit {revision()}; {versions}")
+
+
+def _holds(path: Path, space: str, wanted: str) -> bool:
+    """Return whether a table is there and was built in this way."""
+    if not path.is_file():
+        return False
+    metadata = mapped(path)[1]
+    return metadata["space"] == space and wanted in metadata["provenance"]
+
+
+class _Progress:
+    """Writes a line with the time left every few seconds."""
+
+    def __init__(self) -> None:
+        self.start = self.last = time.monotonic()
+        self.before: int | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if self.before is None:  # what was there already says nothing of the speed
+            self.before, self.start = done, now
+        if now - self.last >= PROGRESS_EVERY_S or done == total:
+            pace = (now - self.start) / (done - self.before) if done > self.before else 0.0
+            left = f"  {pace * (total - done):.0f} s left" if pace else ""
+            sys.stdout.write(f"{done:,} of {total:,} trainings done{left}\n")
+            sys.stdout.flush()
+            self.last = now
+
+
+BUILD = Command("Train every cell of a space on a small dataset.", _build_arguments, _build)
