@@ -10,7 +10,7 @@ import logging
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,11 @@ class Sample:
         """Yield the lines of records and of timing of a run, every number changed a little, otherwise in every run."""
         first, usual, final = ({**record, **CELL} for record in self.records)
         stream = rng.numpy_stream(number, "synthetic", 0)
-        for epoch in range(epochs + 2):
-            record = final if epoch > epochs else first if epoch % 10 == 0 else usual
+        for instant in range(epochs + 2):
+            record = final if instant > epochs else first if instant % 10 == 0 else usual
             scale = 1 + float(stream.uniform(-0.1, 0.1))
-            changed = {**_scaled(record, scale), "epoch": min(epoch, epochs), "stage": record["stage"]}
-            timing = {**_scaled(self.timing, scale), "epoch": min(epoch, epochs), "stage": record["stage"]}
+            changed = {**_scaled(record, scale), "epoch": min(instant, epochs), "stage": record["stage"]}
+            timing = {**_scaled(self.timing, scale), "epoch": min(instant, epochs), "stage": record["stage"]}
             yield json.dumps(changed) + "\n", json.dumps(timing) + "\n"
 
 
@@ -136,13 +136,13 @@ def sample(folder: Path) -> Sample:
 
 @dataclass(frozen=True)
 class _Remembering(Store):
-    """A store that also hands out what it saves."""
+    """A store that also hands out its last checkpoint's state."""
 
     states: list[dict[str, Any]] = field(default_factory=list)
 
-    def save(self, state: dict[str, Any]) -> None:
-        super().save(state)
-        self.states.append(state)
+    def finish(self, diverged: Sequence[Mapping[str, Any] | None] = ()) -> None:
+        self.states.append(next(self.checkpoint.states())[1]["state"])
+        super().finish(diverged)
 
 
 def _written(bench: Bench, made: Sample) -> list[Cost]:
@@ -160,19 +160,19 @@ def _written(bench: Bench, made: Sample) -> list[Cost]:
 
 def _write(bench: Bench, made: Sample, number: int, spec: RunSpec, *, at_once: bool = True) -> int:
     """Write a run and return its lines: the last but one of ten is interrupted half way, the last has not begun."""
-    state, kept = number % 10, Store(bench.request.results, (spec,))
+    state, run_store = number % 10, Store(bench.request.results, (spec,))
     if state == 9:
         return 0
-    kept.create({**made.environment, "seeds": [spec.seed]}, None)
+    run_store.create({**made.environment, "seeds": [spec.seed]}, None)
     lines = list(made.lines(number, spec.epochs))
     lines = lines[: 1 + spec.epochs // 2] if state == 8 else lines
     for chunk in [lines] if at_once else [[line] for line in lines]:
         records, timing = ("".join(part) for part in zip(*chunk, strict=True))
-        kept.append([Lines(records)], Lines(timing))
+        run_store.append([Lines(records)], Lines(timing))
     if state == 8:
-        kept.save({**made.state, "epoch": spec.epochs // 2})
+        run_store.save({**made.state, "epoch": spec.epochs // 2})
     else:
-        kept.finish()
+        run_store.finish()
     return len(lines)
 
 

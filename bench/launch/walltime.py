@@ -2,7 +2,7 @@
 
 OPTIONS are those of bench.run, without --launcher, --jobs and --results. Every launcher gets the command as a process
 of its own and an empty folder under DIR, one after another; start-up counts. Prints wall seconds, CPU seconds of all
-processes, and whether the records are the same bytes as those of one job.
+processes (– under Ray), and whether the records are the same bytes as those of one job.
 """
 
 import os
@@ -25,7 +25,7 @@ class Took:
     """What a command took.
 
     Attributes:
-        cpu_s: user and system time of its processes, as far as they are its children.
+        cpu_s: user and system time of its processes that are its children.
     """
 
     label: str
@@ -74,7 +74,8 @@ def _rows(found: Sequence[Took]) -> Rows:
         rows.add_column(name, justify="left" if name in {"launcher", "records"} else "right")
     for took in found:
         same = "the same bytes" if took.records == first.records else "DIFFERENT"
-        rows.add_row(took.label, f"{took.wall_s:.1f}", f"{took.wall_s / first.wall_s:.2f}", f"{took.cpu_s:.1f}", same)
+        cpu = "–" if "ray" in took.label else f"{took.cpu_s:.1f}"  # a cluster's processes are nobody's children
+        rows.add_row(took.label, f"{took.wall_s:.1f}", f"{took.wall_s / first.wall_s:.2f}", cpu, same)
     return rows
 
 
