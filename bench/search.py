@@ -4,7 +4,8 @@ A stack of seeds is searched as one computation. After each epoch everything is 
 the state saved; a search that was killed goes on from its checkpoint to the same bits.
 
 A run that diverges ends with the record that shows it. Its replica stays in the computation, whose bits depend on the
-width of the stack; replicas are independent, so the others go on as if nothing had happened.
+width of the stack; replicas are independent, so the others go on as if nothing had happened: to the same bits, or, of a
+method that leaves out what no replica's logits ask for, to the same numbers up to rounding.
 """
 
 import logging

@@ -243,8 +243,13 @@ def diverging(method: Method, replica: int) -> Method:
     return dataclasses.replace(method, build=build)
 
 
+LEAVE_OUT = ("gdas", "entrannas_dst", "sgas", "sgas_2", "dsnas", "dso_nas")
+"""What they compute depends on the logits of all replicas: an option is left out where none has it. A sum with another
+option of weight zero rounds otherwise, so the others of a stack go on to the same numbers, not to the same bits."""
+
+
 @pytest.mark.parametrize("method", benches.EVERY)
-def test_a_seed_that_diverges_ends_and_the_others_go_on_to_the_same_bits(
+def test_a_seed_that_diverges_ends_and_the_others_go_on_as_if_nothing_had_happened(
     method: str, tmp_path: Path, usual: Usual, caplog: pytest.LogCaptureFixture
 ) -> None:
     stack, (_, healthy) = usual(method)
@@ -255,7 +260,10 @@ def test_a_seed_that_diverges_ends_and_the_others_go_on_to_the_same_bits(
     store.create({"seeds": [0, 1]}, None)
     search(sick, store, lambda _records, _timing: None)
     lost, other = (benches.records(tmp_path, spec) for spec in stack.specs)
-    assert other == healthy
+    if method in LEAVE_OUT:
+        assert [numbers(record) for record in other] == [pytest.approx(numbers(r), abs=1e-3) for r in healthy]
+    else:
+        assert other == healthy
     assert [record["epoch"] for record in lost] == [0, 1]
     folders = [store.folder(spec) for spec in stack.specs]
     assert [sorted(path.name for path in folder.glob("*ed.json")) for folder in folders] == [
@@ -268,6 +276,13 @@ def test_a_seed_that_diverges_ends_and_the_others_go_on_to_the_same_bits(
     assert [record.getMessage() for record in caplog.records] == [
         f"{stack.specs[0].name} has diverged in epoch 1: {said['reason']}"
     ]
+
+
+def numbers(record: Record) -> list[float]:
+    """Losses and logits of a record."""
+    rows = [row for group in (record["logits"] or {}).values() for row in group]
+    losses = [record["train_loss"], record["val_loss"]]
+    return [value for value in [*losses, *(value for row in rows for value in row)] if value is not None]
 
 
 @pytest.mark.parametrize("method", FIRST)
