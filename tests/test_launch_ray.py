@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
@@ -15,6 +16,8 @@ from tests.commands import finished, grid, lines, said, started, undisturbed, un
 
 from bench import run
 from bench.launch import ray_worker
+from bench.launch.ray import probe
+from bench.launch.unit import Unreachable
 
 EPOCHS = 24
 needs_ray = pytest.mark.skipif(util.find_spec("ray") is None, reason="the extra [ray] is not installed")
@@ -173,6 +176,19 @@ def test_without_ray_it_is_said_what_to_install(
     assert run.main(grid(tmp_path / "r", 1, "--launcher", "ray")) == 2
     assert "nas-stability[ray]" in caplog.text
     assert not (tmp_path / "r").exists()
+
+
+def test_an_address_where_nothing_listens_is_one_sentence() -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        probe(address)
+    for closed in (address, f"ray://{address}"):
+        with pytest.raises(Unreachable, match=f"expected a Ray cluster at {closed}, got: "):
+            probe(closed)
+    probe(None)
+    probe("auto")
 
 
 def test_a_table_that_was_sent_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

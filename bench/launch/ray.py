@@ -9,6 +9,7 @@ themselves, and only progress travels.
 import dataclasses
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from bench.request import Request
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.2
+POLL_S, PROBE_S = 0.2, 10.0
 AT_ONCE = 256
 """Units that are with Ray at one time, so that ten thousand are not all held, locked and in memory."""
 LOCKS = 800
@@ -88,6 +89,7 @@ def _connected(address: str | None) -> Iterator[Any]:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     known = os.environ.get("RAY_ADDRESS") if address is None else address
+    probe(known)
     try:
         dashboard = False if known is None else None
         ray.init(address, log_to_driver=False, logging_level=logging.WARNING, include_dashboard=dashboard)
@@ -99,6 +101,21 @@ def _connected(address: str | None) -> Iterator[Any]:
         yield Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     finally:
         ray.shutdown()
+
+
+def probe(address: str | None) -> None:
+    """Raise where nothing listens at HOST:PORT; Ray itself would try for minutes.
+
+    Raises:
+        Unreachable: nothing listens there.
+    """
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not (colon and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=PROBE_S).close()
+    except OSError as error:
+        raise Unreachable(f"expected a Ray cluster at {address}, got: {error}") from error
 
 
 @dataclass
