@@ -16,7 +16,9 @@ LAMBDA = (
 def protocol(frame: pd.DataFrame) -> str:
     """Return seeds, epochs, dataset, benchmark, budget, split, batch size and batch-norm mode in a sentence or two."""
     heads = one_per_run(frame)
-    parts = [_seeds(heads), f"{_by_space(heads, 'epochs')} epochs", f"dataset {_by_space(heads, 'dataset')}"]
+    trained = heads[heads["epochs"] > 0]  # methods that train nothing have no epochs
+    epochs = _by_space(heads if trained.empty else trained, "epochs")
+    parts = [_seeds(heads), f"{epochs} epochs", f"dataset {_by_space(heads, 'dataset')}"]
     parts += [f"benchmark {_by_space(heads, 'benchmark')}", f"table budget {_by_space(heads, 'budget')}"]
     parts += [f"{words} {_by_space(heads, column)}" for column, words in OPTIONAL.items() if column in heads]
     return joined(", ".join([*parts, "batch norm: batch statistics"]) + ".", _unfinished(heads))

@@ -95,8 +95,7 @@ def _refuse_mixed(frame: pd.DataFrame, space: str, named: set[str]) -> None:
     heads = one_per_run(frame)
     differing = {}
     for column in protocol_columns(frame):
-        # A run killed before it wrote table.json has no digest; that is no second table.
-        values = heads[column].dropna() if column == "table_digest" else _written(heads[column])
+        values = _comparable(heads, column)
         if column not in named and values.nunique() > 1:
             differing[_field(column)] = values.value_counts().sort_index()
     if differing:
@@ -106,6 +105,14 @@ def _refuse_mixed(frame: pd.DataFrame, space: str, named: set[str]) -> None:
             f"runs of different protocols in space {space} differ in {fields}: choose with --where, for example "
             f"--where {choice}"
         )
+
+
+def _comparable(heads: pd.DataFrame, column: str) -> pd.Series:
+    """Return the values of a protocol field that have to agree."""
+    if column == "table_digest":  # a run killed before it wrote table.json has none; that is no second table
+        return heads[column].dropna()
+    values = _written(heads[column])
+    return values[values != "0"] if column == "spec.epochs" else values  # a method that trains nothing has no epochs
 
 
 def _counted(counts: pd.Series) -> str:

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from test_analysis_study import record, spec, write_run, write_study
 
+from analysis._caption import protocol
 from analysis.load import runs, tidy
 from analysis.selection import select, space_order
 
@@ -46,6 +47,18 @@ def test_a_field_that_some_runs_lack_is_a_difference(tmp_path: Path) -> None:
     write_run(tmp_path, spec("s1", "darts", 0), [record(0)])
     write_run(tmp_path, spec("s1", "darts", 1, curvature_every=5), [record(0)])
     with pytest.raises(ValueError, match=r"curvature_every: 5 \(1 run\), absent \(1 run\)"):
+        select(tidy(runs(tmp_path)))
+
+
+def test_a_method_that_trains_nothing_stands_beside_the_others(tmp_path: Path) -> None:
+    for method, epochs in (("darts", 100), ("zero_cost_pt", 0)):
+        write_run(tmp_path, spec("s1", method, 0, epochs=epochs), [record(0)])
+    frame = tidy(runs(tmp_path))
+    assert sorted(select(frame)["label"]) == ["darts", "zero_cost_pt"]
+    assert ", 100 epochs," in protocol(select(frame))
+    assert ", 0 epochs," in protocol(select(frame, methods=["zero_cost_pt"]))
+    write_run(tmp_path, spec("s1", "darts", 1, epochs=50), [record(0)])
+    with pytest.raises(ValueError, match=r"epochs: 100 \(1 run\), 50 \(1 run\)"):
         select(tidy(runs(tmp_path)))
 
 
