@@ -119,7 +119,8 @@ def test_the_entry_is_the_tables_and_regret_is_against_its_best_means(method: st
     for record in [record for records in found for record in records if record["key"]]:
         entry = table.query(record["key"])
         assert entry is not None
-        fields = {name: value for name, value in dataclasses.asdict(entry).items() if name not in {"key", "flops", "epoch"}}
+        left_out = {"key", "flops", "epoch"}
+        fields = {name: value for name, value in dataclasses.asdict(entry).items() if name not in left_out}
         assert record["table"] == {**fields, "val": list(entry.val), "test": list(entry.test)}
         assert record["miss"] is False
         assert record["regret_val"] == best.optimum_val - entry.val_mean >= 0
