@@ -11,9 +11,7 @@ NAS_STABILITY_DATA ?= $(abspath ../shared/data)
 export NAS_STABILITY_DATA
 endif
 
-DEMO := $(BIN)/python -m bench.run --benchmark embedded --seeds $(SEEDS) --epochs $(EPOCHS) --threads 1
-
-.PHONY: env demo demo-toy demo-s1 demo-s1-unrolled test test-all lint clean
+.PHONY: env demo test test-all lint clean
 
 env: $(VENV)/.installed
 
@@ -22,21 +20,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+# Two processes of one thread each; the unrolled search takes longest and starts first.
 demo: env
-	$(MAKE) --jobs=2 demo-s1-unrolled demo-toy demo-s1
+	$(BIN)/python -m bench.tables build --space toy --dataset digits --jobs 2
+	$(BIN)/python -m bench.run --benchmark embedded --space s1,toy --methods darts_2nd,darts,random_ws \
+		--seeds $(SEEDS) --epochs $(EPOCHS) --threads 1 --jobs 2
 	$(BIN)/python -m analysis.figures
 	$(BIN)/python -m analysis.tables
-
-# Two processes of one thread each; the unrolled search takes longest and starts first.
-demo-s1-unrolled: env
-	$(DEMO) --space s1 --methods darts_2nd
-
-demo-toy: env
-	$(BIN)/python -m bench.tables build --space toy --dataset digits --threads 1
-	$(DEMO) --space toy --methods darts,darts_2nd,random_ws
-
-demo-s1: env
-	$(DEMO) --space s1 --methods darts,random_ws
 
 test: env
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"

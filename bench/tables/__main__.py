@@ -10,6 +10,7 @@ from bench.tables.commands.imports import EXPORT, IMPORT
 from bench.tables.commands.info import INFO
 from bench.tables.commands.measure import MEASURE, SAMPLE
 from bench.tables.commands.query import QUERY
+from bench.tables.commands.relate import RELATE
 from bench.tables.commands.verify import VERIFY
 
 COMMANDS = {
@@ -18,6 +19,7 @@ COMMANDS = {
     "info": INFO,
     "query": QUERY,
     "verify": VERIFY,
+    "relate": RELATE,
     "export": EXPORT,
     "sample": SAMPLE,
     "measure": MEASURE,
