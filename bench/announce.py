@@ -23,12 +23,8 @@ def announce(console: Console, bench: Bench) -> None:
         f"{bench.space.name} on {preset.dataset}: {preset.train_size} images {shares}, batch {preset.batch_size}, "
         f"{preset.channels} channels, {preset.cells} cells a stage, {preset.epochs} epochs, device {bench.device}",
     ]
-    if preset.settings:
-        changes = "; ".join(
-            f"{name}: " + ", ".join(f"{path}={value}" for path, value in inner.items())
-            for name, inner in preset.settings.items()
-        )
-        lines.append(f"settings that differ from the methods' defaults: {changes}")
+    if changes := _changes(bench):
+        lines.append(f"settings that differ from the methods' defaults: {'; '.join(changes)}")
     if bench.truth is None:
         lines.append("no benchmark table: cells are recorded without true accuracies and regrets")
     else:
@@ -39,6 +35,16 @@ def announce(console: Console, bench: Bench) -> None:
         lines.append(f"ranking: {preset.ranking.cells} cells of the space, overlap of the best {preset.ranking.top}")
     for line in lines:
         say(console, line)
+
+
+def _changes(bench: Bench) -> list[str]:
+    """Return the preset's settings of the methods asked for, and of all methods."""
+    asked = {"*"}.union(*(name.split("+") for name in bench.request.methods))
+    return [
+        f"{name}: {', '.join(f'{path}={value}' for path, value in inner.items())}"
+        for name, inner in bench.preset.settings.items()
+        if name in asked or "all" in asked
+    ]
 
 
 def dry_run(console: Console, plan: Plan) -> float:

@@ -571,6 +571,7 @@ def test_it_says_which_benchmark_why_and_how_to_force_the_other(
         "s1 on digits: 40 images in two halves, batch 8, 2 channels, 1 cells a stage, 2 epochs"
     )
     assert printed[2].startswith("settings that differ from the methods' defaults: *: arch.lr=")
+    assert "enas" not in printed[2]  # which is not asked for
 
 
 def test_lines_are_plain_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
