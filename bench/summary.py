@@ -15,7 +15,7 @@ from bench.spec import RunSpec
 def closing_table(results: Path, runs: Sequence[tuple[str, Sequence[RunSpec]]], truth: Truth | None) -> Rows:
     """Return the rows of finished runs; each item of `runs` is a label and a method's seeds."""
     budget = "no table" if truth is None else f"{truth.reference.budget} epochs, table of {truth.reference.rows} cells"
-    rows = Rows(title=f"Selected cells: mean ± std over seeds ({budget})", title_justify="left")
+    rows = Rows(title=f"{_space(runs)}, selected cells: mean ± std over seeds ({budget})", title_justify="left")
     ranked = any(spec.ranking is not None for _, specs in runs for spec in specs)
     names = ("method", "seeds", "val acc", "test acc", "regret", "final λ", "misses", "seconds")
     for name in (*names, *(["τ test"] if ranked else [])):
@@ -29,6 +29,10 @@ def closing_table(results: Path, runs: Sequence[tuple[str, Sequence[RunSpec]]], 
         rows.add_row("random cell", "", f"{best.random_cell_val:.4f}", f"{best.random_cell_test:.4f}", f"{gap:.4f}")
         rows.add_row("optimum", "", f"{best.optimum_val:.4f}", f"{best.optimum_test:.4f}", f"{0:.4f}")
     return rows
+
+
+def _space(runs: Sequence[tuple[str, Sequence[RunSpec]]]) -> str:
+    return next((spec.space for _, specs in runs for spec in specs), "no run")
 
 
 def _row(results: Path, specs: Sequence[RunSpec]) -> list[str]:

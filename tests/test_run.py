@@ -505,7 +505,7 @@ def test_the_closing_table_has_every_method_the_random_cell_and_the_optimum(
     assert run.main(command(tmp_path / "r", "darts", *more)) == 0
     printed = capsys.readouterr().out
     facts = json.loads((folders(tmp_path / "r")["toy-darts-s0"] / "table.json").read_text(encoding="utf-8"))
-    assert "Selected cells: mean ± std over seeds (5 epochs, table of 27 cells)" in printed
+    assert "toy, selected cells: mean ± std over seeds (5 epochs, table of 27 cells)" in printed
     rows = {row[0]: row[1:] for line in printed.splitlines() if (row := cells(line))}
     gap = facts["optimum"]["test"] - facts["random_cell"]["test"]
     assert rows["random cell"][1:4] == [*(f"{facts['random_cell'][s]:.4f}" for s in ("val", "test")), f"{gap:.4f}"]
