@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis import _page, _panels
 from analysis.load import flat, text
@@ -196,5 +197,14 @@ def _draw_panel(axes: list[Axes], found: list[Search], look: _panels.Styles) -> 
             ax.fill_between(grid, low, high, color=style.colour, alpha=fade, linewidth=0)
         _panels.name(ax, "simulated s" if all(search.timed for search in found) else "queries", title)
         _panels.scale(ax, _panels.REGRET_THRESHOLD)
-        ax.set_xscale("log")
+        _scale_times(ax, grid)
         ax.set_ylim(0, None)
+
+
+def _scale_times(ax: Axes, grid: Float[np.ndarray, " points"]) -> None:
+    """Make the horizontal axis logarithmic, with plain numbers that do not touch, at least two."""
+    ax.set_xscale("log")
+    subs = (1.0, 2.0, 5.0) if grid[-1] < 100 * grid[0] else (1.0,)
+    ax.xaxis.set_major_locator(LogLocator(subs=subs))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())

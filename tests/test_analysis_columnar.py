@@ -2,6 +2,8 @@
 
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +55,13 @@ def test_the_file_gives_the_table_back_without_reading_runs(results: Path, monke
     found = _columnar.table(results)
     same(found, direct)
     assert list(found.columns) == list(direct.columns)
+
+
+def test_a_command_on_a_wide_file_warns_of_nothing(tmp_path: Path) -> None:
+    write_run(tmp_path, spec("s1", "darts", 0, settings={f"one{i}": i for i in range(120)}), [record(0)])
+    for name, out in (("export", tmp_path / _columnar.NAME), ("tables", tmp_path / "tables")):
+        command = [sys.executable, "-m", f"analysis.{name}", "--results", str(tmp_path), "--out", str(out)]
+        assert subprocess.run(command, check=True, capture_output=True, text=True).stderr == ""
 
 
 def test_without_a_file_runs_are_read(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from test_analysis_study import write_study
 
 from analysis import _incumbents, figures
@@ -90,6 +91,29 @@ def test_a_panel_has_a_median_and_a_band_for_every_method(tmp_path: Path) -> Non
     np.testing.assert_allclose(ends, [0.2, 0.1])
     bands = [collection.get_paths()[0].vertices[:, 1] for collection in test.collections]
     assert [(band.min(), band.max()) for band in bands] == [pytest.approx((0.15, 0.45)), pytest.approx((0.1, 0.1))]
+
+
+@pytest.mark.parametrize(
+    ("ends", "numbers"),
+    [
+        ((130.0, 2500.0), ["200", "500", "1000", "2000"]),
+        ((9.0, 20000.0), ["10", "100", "1000", "10000"]),
+    ],
+)
+def test_the_times_are_a_few_plain_numbers(ends: tuple[float, float], numbers: list[str]) -> None:
+    axes = Figure().subplots()
+    _incumbents._scale_times(axes, np.array(ends))
+    axes.set_xlim(*ends)
+    axes.figure.draw_without_rendering()
+    labels = [label for label in axes.get_xticklabels(which="both") if label.get_text()]
+    assert [label.get_text() for label in labels if ends[0] <= label.get_position()[0] <= ends[1]] == numbers
+
+
+def test_a_short_time_has_two_numbers_at_least() -> None:
+    axes = Figure().subplots()
+    _incumbents._scale_times(axes, np.array([210.0, 290.0]))
+    axes.set_xlim(210.0, 290.0)
+    assert sum(210 <= tick <= 290 for tick in axes.get_xticks()) >= 2
 
 
 def test_settings_tell_searches_apart_and_protocols_do_not_mix(tmp_path: Path) -> None:

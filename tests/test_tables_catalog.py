@@ -161,7 +161,12 @@ def test_a_miss_is_exit_code_1(csv_file: Path, capsys: pytest.CaptureFixture[str
     [
         (["import", "mine.csv"], "mine.csv does not say which space it is of; name it with --space"),
         (["import", "absent.csv", "--space", "toy"], "there is no file at absent.csv"),
-        (["info", "mine.csv"], "mine.csv is damaged or not a benchmark table"),
+        (["import", "folder", "--space", "toy"], "the folder folder has none of the forms of docs/tables.md"),
+        (
+            ["import", "empty.csv", "--space", "toy"],
+            "empty.csv is neither parquet nor CSV that can be read: it is empty",
+        ),
+        (["info", "mine.csv"], "not a benchmark table: it is no Arrow file; python -m bench.tables import"),
         (["query", "absent.arrow", "a"], "there is no table at absent.arrow"),
         (["query", "toy.arrow", "a", "--budget", "7"], "no budget 7 for toy; it has [2, 10]"),
         (["query", "toy.arrow", "a", "--dataset", "cifar10"], "no dataset 'cifar10'; it has toy"),
@@ -177,6 +182,8 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
 ) -> None:
     monkeypatch.chdir(csv_file.parent)
     write(Path("toy.arrow"), import_table(csv_file, "toy", {}, None))
+    Path("folder").mkdir()
+    Path("empty.csv").touch()
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")

@@ -218,7 +218,7 @@ def test_a_folder_can_be_a_form_and_is_tried_before_columns(
     form = FileForm("a folder", lambda path: (path / "mark").is_file(), read, "toy")
     monkeypatch.setattr("bench.tables.forms.FILE_FORMS", (form,))
     (tmp_path / "folder").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"no file at .*folder"):
+    with pytest.raises(FileNotFoundError, match=r"the folder .* has none of the forms"):
         import_table(tmp_path / "folder", "toy", {}, None)
     (tmp_path / "folder" / "mark").touch()
     assert space_of(tmp_path / "folder") == "toy"

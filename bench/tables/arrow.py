@@ -32,6 +32,7 @@ from bench.tables.cells101 import Cells, words
 from bench.tables.data import N_RUNS, Held, Measurement, Measurements, Slot, TableData, check, content_digest, in_order
 from bench.tables.packing import Packed, pack
 
+ARROW = b"ARROW1"
 FORMAT = 2
 METADATA = b"nas-stability.table"
 HEADER = b"nas-stability.header"
@@ -72,6 +73,9 @@ def mapped(path: Path) -> tuple[pa.RecordBatch, dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no table at {path}")
     try:
+        with path.open("rb") as file:
+            if file.read(len(ARROW)) != ARROW:
+                raise ValueError("it is no Arrow file; python -m bench.tables import makes a table of other files")
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         text, header = ((reader.schema.metadata or {}).get(name) for name in (METADATA, HEADER))
         if text is None:

@@ -135,6 +135,8 @@ def sha256(path: Path) -> str:
 
 def read_columns(path: Path) -> pa.Table:
     """Read a parquet, CSV or JSON lines file, told apart by content."""
+    if path.is_dir():
+        raise FileNotFoundError(f"the folder {path} has none of the forms of docs/tables.md")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file at {path}")
     try:
@@ -142,7 +144,9 @@ def read_columns(path: Path) -> pa.Table:
             return jsonl.read(path)
         return parquet.read_table(path) if _magic(path)[:4] == b"PAR1" else _read_csv(path)
     except (pa.ArrowException, UnicodeDecodeError, OSError, StopIteration, csv.Error) as error:
-        raise ValueError(f"{path} is neither parquet nor CSV that can be read: {error}") from error
+        raise ValueError(
+            f"{path} is neither parquet nor CSV that can be read: {str(error) or 'it is empty'}"
+        ) from error
 
 
 def _magic(path: Path) -> bytes:
