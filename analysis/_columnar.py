@@ -8,7 +8,6 @@ and times of its files), so that `table` reads runs anew that have changed, or c
 import json
 import logging
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,6 @@ from analysis import _files
 from analysis.load import arranged, dtype, read_runs, run_folders, tidy
 
 log = logging.getLogger(__name__)
-
-# One block a column is meant here (`_read`); pandas warns at every column put to more than a hundred of them.
-warnings.filterwarnings("ignore", category=pd.errors.PerformanceWarning, message="DataFrame is highly fragmented")
 
 FORMAT = 1
 KEY = b"nas-stability"

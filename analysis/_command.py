@@ -1,6 +1,7 @@
 """What the commands of this package have in common: which runs, chosen how, written where."""
 
 import argparse
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from analysis.selection import Where, select
 
 def parser(name: str, about: str, out: str) -> argparse.ArgumentParser:
     """Return a parser of the options that choose runs and the folder to write to."""
+    # One block a column is meant (`_columnar`); pandas warns at every column put to more than a hundred of them.
+    warnings.filterwarnings("ignore", category=pd.errors.PerformanceWarning, message="DataFrame is highly fragmented")
     made = argparse.ArgumentParser(prog=f"python -m analysis.{name}", description=about)
     made.add_argument("--results", type=Path, default=Path("results"), help="folder with runs/ in it")
     made.add_argument("--out", type=Path, default=Path(out), help="folder to write to")
