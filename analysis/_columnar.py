@@ -61,7 +61,7 @@ def _with(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Return a table with all the named columns; what it lacks is missing."""
     nothing = np.full(len(frame), None)
     absent = {name: pd.Series(nothing, frame.index, dtype=dtype(name)) for name in names if name not in frame}
-    return frame.assign(**absent)[list(names)]
+    return pd.concat([frame, pd.DataFrame(absent, index=frame.index)], axis="columns")[list(names)]
 
 
 def export(results: Path, out: Path) -> pd.DataFrame:
