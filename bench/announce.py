@@ -26,7 +26,7 @@ def announce(console: Console, bench: Bench) -> None:
     if changes := _changes(bench):
         lines.append(f"settings that differ from the methods' defaults: {'; '.join(changes)}")
     if bench.truth is None:
-        lines.append("no benchmark table: cells are recorded without true accuracies and regrets")
+        lines.append(_no_table(bench))
     else:
         facts = bench.truth.reference
         covered = "unknown" if facts.coverage is None else f"{facts.coverage:.1%}"
@@ -35,6 +35,13 @@ def announce(console: Console, bench: Bench) -> None:
         lines.append(f"ranking: {preset.ranking.cells} cells of the space, overlap of the best {preset.ranking.top}")
     for line in lines:
         say(console, line)
+
+
+def _no_table(bench: Bench) -> str:
+    line = "no benchmark table: cells are recorded without true accuracies and regrets"
+    if bench.request.table == "none":
+        return line
+    return f"{line}; python -m bench.tables build --space {bench.space.name} --dataset {bench.preset.dataset} makes one"
 
 
 def _changes(bench: Bench) -> list[str]:
