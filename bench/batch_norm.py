@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bench.autodiff import last_derivatives
+from bench.layout import innermost
 
 EPS = 1e-5
 
@@ -68,6 +69,7 @@ class _Backward(torch.autograd.Function):
     def forward(
         ctx: Any, gradient: Maps, x: Maps, scale: Channels, mean: Channels, inverse: Channels
     ) -> tuple[Tensor, ...]:
+        gradient = innermost(gradient)
         found = _first(gradient, x, scale, mean, inverse)
         ctx.save_for_backward(gradient, x, scale, mean, inverse, *found)
         ctx.set_materialize_grads(False)
@@ -91,7 +93,7 @@ def _derivatives(
     if v is None:
         to_gradient, to_x = torch.zeros_like(x), torch.zeros_like(x)
     else:
-        to_gradient, to_x, to_scale = _second(v, saved)
+        to_gradient, to_x, to_scale = _second(innermost(v), saved)
     if of_scale is not None:
         to_gradient = to_gradient + _wide(of_scale * inverse) * (x - _wide(saved.mean))
         to_x = to_x + _first(saved.gradient, x, of_scale, saved.mean, inverse)[0]

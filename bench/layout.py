@@ -24,6 +24,17 @@ def fold(images: Float[Tensor, "replicas n c h w"]) -> Folded:
     return images.permute(1, 3, 4, 0, 2).flatten(3).permute(0, 3, 1, 2)
 
 
+def innermost(x: Folded) -> Folded:
+    """Return the map as kernels want it on its device: channels innermost on a CPU."""
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+
+
+def unset(shape: Sequence[int], like: Folded) -> Folded:
+    """Return a map of a shape whose values mean nothing."""
+    order = torch.channels_last if like.device.type == "cpu" else torch.contiguous_format
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=order)
+
+
 def unfold(x: Folded, replicas: int) -> Float[Tensor, "n replicas c h w"]:
     return x.unflatten(1, (replicas, -1))
 

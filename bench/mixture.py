@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bench.autodiff import last_derivatives
-from bench.layout import per_channel
+from bench.layout import innermost, per_channel
 
 Maps = Float[Tensor, "n _rc _h _w"]
 Weights = Float[Tensor, "replicas options"]
@@ -47,6 +47,7 @@ class _Backward(torch.autograd.Function):
     def forward(
         ctx: Any, wanted: tuple[bool, ...], gradient: Maps, weights: Weights, *terms: Maps
     ) -> tuple[Tensor | None, ...]:
+        gradient = innermost(gradient)
         ctx.save_for_backward(gradient, weights, *terms)
         ctx.set_materialize_grads(False)
         to_weights = torch.stack([_dot(gradient, x, len(weights)) for x in terms], 1) if wanted[0] else None
@@ -57,7 +58,8 @@ class _Backward(torch.autograd.Function):
     def backward(ctx: Any, u: Weights | None, *v: Maps | None) -> tuple[Tensor | None, ...]:
         gradient, weights, *terms = ctx.saved_tensors
         with torch.no_grad():
-            found = _derivatives(gradient, weights, terms, u, v)
+            parts = [None if part is None else innermost(part) for part in v]
+            found = _derivatives(gradient, weights, terms, u, parts)
         return None, *last_derivatives(found, (u, *v, *ctx.saved_tensors))
 
 

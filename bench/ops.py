@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from bench.batch_norm import batch_norm
+from bench.convolution import Geometry, convolution
 from bench.layout import Folded, Rows, fold, per_channel, pick, place, side_by_side, split, stretch, take, unfold
 from bench.mixture import mixture
 from searchers.base import Observation
@@ -180,7 +181,7 @@ def convolve(
     stride: int = 1,
 ) -> Folded:
     """Convolve every replica with its own kernels, padded to keep the size at stride 1."""
-    return F.conv2d(x, weight.flatten(0, 1), bias, stride, weight.shape[-1] // 2, groups=len(weight))
+    return convolution(x, weight.flatten(0, 1), bias, Geometry(stride, weight.shape[-1] // 2, len(weight)))
 
 
 class Norm(nn.Module):

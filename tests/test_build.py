@@ -157,7 +157,7 @@ def test_progress_counts_trainings(tmp_path: Path) -> None:
 
 
 def test_accuracies_are_taken_at_a_quarter_half_and_all_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [dataclasses.replace(TINY, epochs=epochs).budgets for epochs in (1, 2, 3, 4, 8)] == [
+    assert [dataclasses.replace(TINY, epochs=epochs).instants for epochs in (1, 2, 3, 4, 8)] == [
         *((1,), (1, 2), (1, 3), (1, 2, 4), (2, 4, 8))
     ]
     key, genotype = next(iter(build.first_encodings(spaces.get("toy"), spaces.get("toy").key).items()))
@@ -338,11 +338,13 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
 
 @pytest.mark.slow
 def test_the_toy_table_means_something(tmp_path: Path) -> None:
-    """Two trainings of a cell agree, and cells differ by much more than the runs of one."""
+    """Two whole trainings of a cell agree, and cells differ by much more than the runs of one."""
     whole = plan(Protocol(), benches.digits())
     build.build(whole, Parts(tmp_path, "any"), (1, 1), CPU, nothing)
     table = build.table(whole, Parts(tmp_path, "any"), ())
-    for values in (found.values for found in table.measurements.values()):
+    whole_trainings = [found.values for slot, found in table.measurements.items() if slot.epoch is None]
+    assert len(whole_trainings) == 3
+    for values in whole_trainings:
         assert spearmanr(values[:, 0], values[:, 1]).statistic > 0.6
         low, high = np.percentile(values.mean(1), [10, 90])
         assert high - low > 0.2

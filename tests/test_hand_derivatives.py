@@ -1,4 +1,4 @@
-"""Batch norm and mixture, whose derivatives are written by hand, against torch's own and against differences."""
+"""Batch norm, mixture and convolution by constants (derivatives by hand) against torch's own and differences."""
 
 from collections.abc import Callable
 
@@ -10,6 +10,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional
 
 from bench.batch_norm import batch_norm
+from bench.convolution import Geometry, convolution
+from bench.layout import innermost
 from bench.mixture import mixture
 
 torch.set_num_threads(1)
@@ -33,10 +35,11 @@ def plain_mixture(weights: Tensor, *terms: Tensor) -> Tensor:
 
 
 def test_batch_norm_has_the_bits_of_torchs_forward_and_backward() -> None:
-    inputs = leaf(4, 3, 5, 5, seed=0), leaf(3, seed=1), leaf(3, seed=2)
+    x = innermost(normal(4, 3, 5, 5, seed=0)).requires_grad_(True)
+    inputs = x, leaf(3, seed=1), leaf(3, seed=2)
     ours, torchs = batch_norm(*inputs), functional.batch_norm(inputs[0], None, None, *inputs[1:], training=True)
     assert torch.equal(ours, torchs)
-    gradient = normal(4, 3, 5, 5, seed=3)
+    gradient = innermost(normal(4, 3, 5, 5, seed=3))
     pairs = zip(*(torch.autograd.grad(y, inputs, gradient) for y in (ours, torchs)), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert torch.equal(batch_norm(inputs[0]), functional.batch_norm(inputs[0], None, None, training=True))
@@ -87,3 +90,35 @@ def test_third_derivatives_raise(function: Callable[[Tensor], Tensor]) -> None:
     (second,) = torch.autograd.grad(first.pow(2).sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="got a third one"):
         torch.autograd.grad(second.sum(), x)
+
+
+@pytest.mark.parametrize("geometry", [Geometry(1, 1, 3), Geometry(2, 1, 3), Geometry(2, 0, 1)])
+def test_convolution_by_constants_and_its_derivatives_are_torchs(geometry: Geometry) -> None:
+    side, groups = 2 * geometry.padding + 1, geometry.groups
+    kernels, bias = normal(2 * groups, 2, side, side, seed=1), normal(2 * groups, seed=2)
+    x = leaf(3, 2 * groups, 5, 4, seed=0)
+
+    def ours(x: Tensor) -> Tensor:
+        return convolution(x, kernels, bias, geometry)
+
+    def torchs(x: Tensor) -> Tensor:
+        return functional.conv2d(x, kernels, bias, geometry.stride, geometry.padding, groups=groups)
+
+    torch.testing.assert_close(ours(x), torchs(x), rtol=1e-12, atol=1e-12)
+    (a,), (b,) = second_derivatives(ours, x), second_derivatives(torchs, x)
+    torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    assert gradcheck(ours, (x,))
+    assert gradgradcheck(ours, (x,))
+
+
+def test_kernels_that_are_trained_get_their_gradient_and_its_derivative() -> None:
+    inputs = leaf(3, 4, 5, 4, seed=0), leaf(4, 2, 3, 3, seed=1), leaf(4, seed=2)
+
+    def ours(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
+        return convolution(x, kernels, bias, Geometry(1, 1, 2))
+
+    def torchs(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
+        return functional.conv2d(x, kernels, bias, padding=1, groups=2)
+
+    for a, b in zip(second_derivatives(ours, *inputs), second_derivatives(torchs, *inputs), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)

@@ -30,7 +30,7 @@ from bench.ops import initialise
 from bench.rng import derive, torch_stream
 from bench.spaces.base import Genotype, NetworkSize, Space, discrete_choices
 from bench.tables.cost import cost
-from bench.tables.data import SPLITS, Measurement, Slot, TableData
+from bench.tables.data import SPLITS, TIME, Measurement, Quantity, Slot, TableData
 from bench.tables.parts import Outcome, Parts
 from searchers._bilevel import weight_step
 from searchers._optim import SGD, WeightSettings, cosine
@@ -63,7 +63,7 @@ class Protocol:
     replicas: int = 16
 
     @property
-    def budgets(self) -> tuple[int, ...]:
+    def instants(self) -> tuple[int, ...]:
         """Epochs after which accuracies are taken: a quarter, half and all of them."""
         return tuple(sorted({max(1, self.epochs // 4), max(1, self.epochs // 2), self.epochs}))
 
@@ -196,7 +196,7 @@ def train(plan: Plan, stack: Sequence[Job], device: torch.device) -> list[Outcom
         rate = cosine(protocol.weights, epoch, protocol.epochs)
         for batches in feed.epoch(policy, epoch, protocol.epochs):
             weight_step(network, optimiser, batches.train[0], choices, rate)
-        if epoch + 1 in protocol.budgets:
+        if epoch + 1 in protocol.instants:
             correct.append(np.stack([count_correct(network, part, choices) for part in held_out], 1))
     wall_s = (time.perf_counter() - start) / len(stack)
     counts = np.stack(correct, 1).tolist()
@@ -244,8 +244,8 @@ def table(plan: Plan, parts: Parts, provenance: Sequence[str]) -> TableData:
     images = [len(part.val_indices) for part in _measured(dataset, protocol)]
     seconds = np.array([[outcome.wall_s for outcome in row] for row in outcomes])
     measurements = {
-        Slot(dataset.name, split, budget): Measurement(correct[:, :, b, s] / images[s], runs)
-        for b, budget in enumerate(protocol.budgets)
+        _slot(plan, split, instant): Measurement(correct[:, :, i, s] / images[s], runs)
+        for i, instant in enumerate(protocol.instants)
         for s, split in enumerate(SPLITS.values())
     }
     multiplicities = space.multiplicities()
@@ -276,6 +276,12 @@ def _costs(plan: Plan, structures: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def _train_time(plan: Plan, seconds: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the seconds of each budget; a part of the training costs its part of the whole."""
-    name, protocol = plan.dataset.name, plan.protocol
-    return {f"{name}/train_time_s/{budget}": seconds * budget / protocol.epochs for budget in protocol.budgets}
+    """Return the seconds until each instant; a part of the training costs its part of the whole."""
+    protocol = plan.protocol
+    return {_slot(plan, TIME, instant).name: seconds * instant / protocol.epochs for instant in protocol.instants}
+
+
+def _slot(plan: Plan, what: Quantity, instant: int) -> Slot:
+    """Return what a measurement after so many epochs is of; before the last one the rate is far from its end."""
+    epochs = plan.protocol.epochs
+    return Slot(plan.dataset.name, what, epochs, None if instant == epochs else instant)
