@@ -61,8 +61,8 @@ class Checkpoint:
             last.unlink(missing_ok=True)
 
     def drop(self) -> None:
-        """Remove both, the last one first: it is the one that is gone on from."""
-        for path in (*self.paths, self.paths[0].with_suffix(".part")):
+        """Remove both, the last one first: it is the one that is gone on from; and what a killed writer left of one."""
+        for path in (*self.paths, *self.folder.glob("*.part")):
             path.unlink(missing_ok=True)
         if self.folder.exists():
             self.folder.rmdir()

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bench.autodiff import last_derivatives
-from bench.layout import innermost, per_channel
+from bench.layout import innermost
 
 Maps = Float[Tensor, "n _rc _h _w"]
 Weights = Float[Tensor, "replicas options"]
@@ -50,7 +50,7 @@ class _Backward(torch.autograd.Function):
         gradient = innermost(gradient)
         ctx.save_for_backward(gradient, weights, *terms)
         ctx.set_materialize_grads(False)
-        to_weights = torch.stack([_dot(gradient, x, len(weights)) for x in terms], 1) if wanted[0] else None
+        to_weights = _dots([(gradient, x) for x in terms], gradient, len(weights)) if wanted[0] else None
         factors = zip(_columns(weights, gradient), wanted[1:], strict=True)
         return to_weights, *(gradient * factor if asked else None for factor, asked in factors)
 
@@ -67,8 +67,7 @@ def _derivatives(
     gradient: Maps, weights: Weights, terms: Sequence[Maps], u: Weights | None, v: Sequence[Maps | None]
 ) -> tuple[Tensor | None, ...]:
     """Return what gradient, weights and terms get from the derivatives u, v of the outputs of the first derivative."""
-    nothing = gradient.new_zeros(len(weights))
-    to_weights = torch.stack([nothing if part is None else _dot(part, gradient, len(weights)) for part in v], 1)
+    to_weights = _dots([None if part is None else (part, gradient) for part in v], gradient, len(weights))
     pairs = [(w, part) for w, part in zip(_columns(weights, gradient), v, strict=True) if part is not None]
     to_terms: list[Maps | None] = [None] * len(terms)
     if u is not None:
@@ -79,12 +78,18 @@ def _derivatives(
     return to_gradient, to_weights, *to_terms
 
 
-def _columns(weights: Weights, like: Maps) -> list[Factors]:
-    return [per_channel(column, like.shape[1]) for column in weights.unbind(1)]
+def _columns(weights: Weights, like: Maps) -> Sequence[Factors]:
+    """Return every option's factors of the channels."""
+    replicas, options = weights.shape
+    wide = weights.mT[:, :, None].expand(-1, -1, like.shape[1] // replicas)
+    return wide.reshape(options, -1, 1, 1).unbind(0)
 
 
-def _dot(a: Maps, b: Maps, replicas: int) -> Float[Tensor, " replicas"]:
-    return (a * b).sum((0, 2, 3)).view(replicas, -1).sum(1)
+def _dots(pairs: Sequence[tuple[Maps, Maps] | None], like: Maps, replicas: int) -> Weights:
+    """Return the products of maps, summed over each replica, one pair an option; zero where there is none."""
+    nothing = like.new_zeros(like.shape[1])
+    sums = [nothing if pair is None else (pair[0] * pair[1]).sum((0, 2, 3)) for pair in pairs]
+    return torch.stack(sums).unflatten(1, (replicas, -1)).sum(2).mT
 
 
 def _sum(factors: Sequence[Factors], terms: Sequence[Maps]) -> Maps:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bench.batch_norm import batch_norm
 from bench.convolution import Geometry, convolution
-from bench.layout import Folded, Rows, fold, per_channel, pick, place, side_by_side, split, stretch, take, unfold
+from bench.layout import Folded, Rows, fold, per_channel, pick, place, side_by_side, stretch, take, unfold
 from bench.mixture import mixture
 from searchers.base import Observation
 
@@ -218,14 +218,18 @@ class ConvNorm(nn.Module):
         return self.norm(watch.show("convolution", self.conv(x, rows), rows), rows)
 
 
-def as_one(modules: Sequence[ConvNorm], x: Folded, replicas: int, watch: Watch = UNWATCHED) -> list[Folded]:
-    """Return the ReLUs of affine convolutions of one input, computed as one convolution of all their channels."""
-    joined = watch.show("convolution", convolve(x, torch.cat([module.conv.weight for module in modules], 1)))
-    if modules[0].norm.normalise:
-        affine = (torch.cat([getattr(m.norm, name) for m in modules], 1).flatten() for name in ("weight", "bias"))
-        joined = batch_norm(joined, *affine)
-    widths = [module.conv.weight.shape[1] for module in modules]
-    return split(watch.relu(joined), replicas, widths)
+def together(modules: Sequence[ConvNorm], x: Folded, watch: Watch = UNWATCHED) -> Folded:
+    """Return the maps of convolutions of one input, computed as one; side by side within each replica, normalised."""
+    norms, biases = [module.norm for module in modules], [module.conv.bias for module in modules]
+    bias = None if biases[0] is None else torch.cat([b for b in biases if b is not None], 1).flatten()
+    joined = watch.show("convolution", convolve(x, torch.cat([module.conv.weight for module in modules], 1), bias))
+    if not norms[0].normalise:
+        return joined
+    if norms[0].weight is None:
+        return batch_norm(joined)
+    return batch_norm(
+        joined, *(torch.cat([getattr(n, name) for n in norms], 1).flatten() for name in ("weight", "bias"))
+    )
 
 
 def without_normalisation(network: nn.Module) -> None:

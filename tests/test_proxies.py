@@ -235,7 +235,8 @@ def test_observing_changes_nothing_and_sees_maps_that_lead_to_the_loss(space: st
     for choices in (mixed, some):
         seen: list[Observation] = []
         outputs = network(batch.images, choices, ForwardInputs(observe=seen.append))
-        assert torch.equal(outputs, network(batch.images, choices))
+        unseen = network(batch.images, choices)  # may compute convolutions of one input as one
+        torch.testing.assert_close(outputs, unseen, rtol=1e-12, atol=1e-12)
         assert {each.kind for each in seen} == {"relu", "convolution"}
         assert all(len(each.maps) == (REPLICAS if each.rows is None else len(each.rows)) for each in seen)
         assert (choices is mixed) == all(each.rows is None for each in seen)

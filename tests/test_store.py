@@ -11,6 +11,7 @@ import pytest
 import torch
 from tests.test_spec import spec
 
+from bench.checkpoint import Checkpoint
 from bench.place import environment
 from bench.record import EpochRecord, Timing
 from bench.spec import RunSpec
@@ -244,6 +245,16 @@ def test_a_checkpoint_holds_data_only(tmp_path: Path) -> None:
     store.save({"epoch": Path("x")})
     with pytest.raises(Exception, match=r"[Ww]eights.only"):
         store.resume()
+
+
+def test_what_a_killed_writer_left_of_a_checkpoint_goes_with_it(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "stack")
+    checkpoint.folder.mkdir()
+    checkpoint.save({"epoch": 1})
+    for name in ("checkpoint.part", "checkpoint.pt.part", "previous.pt.part"):
+        (checkpoint.folder / name).write_bytes(b"half")
+    checkpoint.drop()
+    assert not checkpoint.folder.exists()
 
 
 def test_finishing_counts_the_records_and_drops_the_checkpoint(tmp_path: Path) -> None:

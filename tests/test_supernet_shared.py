@@ -72,7 +72,8 @@ def test_every_operation_is_computed_once_a_node() -> None:
         for cell in network.cell:
             for module in (*cell.conv1x1, *cell.conv3x3):
                 module.register_forward_hook(lambda _module, _inputs, _out, calls=calls: calls.append(1))
-        network(pictures(REPLICAS), Choices(mixture(network.groups, REPLICAS)))
+        weights = mixture(network.groups, REPLICAS)
+        network(pictures(REPLICAS), Choices(weights, {name: np.ones(w.shape, bool) for name, w in weights.items()}))
         assert len(calls) == 3 * 2 * expected
 
 

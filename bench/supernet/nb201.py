@@ -6,6 +6,8 @@ them, and a head. A cell has nodes 0..3 and six edges; a node is the sum over it
 operations. Convolutions have a bias because their normalisation is not affine (the authors' search mode).
 """
 
+from typing import cast
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench import ops
+from bench.layout import split
 from bench.supernet.common import CellChoices, NetworkSize, check, check_auxiliary, width, with_auxiliary
 from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
 
@@ -36,18 +39,38 @@ class Cell(nn.Module):
 
     def forward(self, x: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
         nodes: list[ops.Folded] = [x]
-        shared: dict[int, list[ops.Term]] = {}
-        watch = choices.watch(replicas)
+        terms: dict[int, list[ops.Term]] = {}
         for target in NODES:
-            outputs = []
-            for edge in _incoming(target):
-                source = EDGES[edge][0]
-                if self.shared and source not in shared:
-                    shared[source] = self._shared_operations(source, nodes[source], replicas, choices)
-                terms = shared[source] if self.shared else self._operations(edge, nodes[source], watch)
-                outputs.append(self._edge(edge, nodes[source], terms, replicas, choices))
+            terms |= self._leaving(target - 1, nodes[target - 1], replicas, choices)
+            outputs = [
+                self._edge(edge, nodes[EDGES[edge][0]], terms[edge], replicas, choices) for edge in _incoming(target)
+            ]
             nodes.append(self._sum(outputs, target, replicas, choices))
         return nodes[3]
+
+    def _leaving(self, source: int, x: ops.Folded, replicas: int, choices: CellChoices) -> dict[int, list[ops.Term]]:
+        """Return the operations on a node for every edge out of it."""
+        watch, edges = choices.watch(replicas), _outgoing(source)
+        if self.shared:
+            return dict.fromkeys(edges, self._shared_operations(source, x, replicas, choices))
+        if choices.choices.active is None and watch.observe is None:
+            return self._dense_operations(edges, x, replicas)
+        return {edge: self._operations(edge, x, watch) for edge in edges}
+
+    def _dense_operations(self, edges: list[int], x: ops.Folded, replicas: int) -> dict[int, list[ops.Term]]:
+        """Return the operations of edges out of a node: each kind of convolution as one, skip and pooling once."""
+        part = self._part(x, replicas)
+        positive, skip, pool = F.relu(part), ops.Given(part, replicas), ops.Given(ops.average_pool(part), replicas)
+        widths = [part.shape[1] // replicas] * len(edges)
+        kinds = (
+            split(ops.together([cast(ops.ConvNorm, modules[edge]) for edge in edges], positive), replicas, widths)
+            for modules in (self.conv1x1, self.conv3x3)
+        )
+        convolved = zip(*kinds, strict=True)
+        return {
+            edge: [skip, *(ops.Given(maps, replicas) for maps in pair), pool]
+            for edge, pair in zip(edges, convolved, strict=True)
+        }
 
     def _operations(self, place: int, x: ops.Folded, watch: ops.Watch) -> list[ops.Term]:
         """Return the operations on x, with the weights of a place: an edge, or a node where edges share them."""
