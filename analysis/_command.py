@@ -4,6 +4,7 @@ import argparse
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pandas as pd
 
@@ -13,11 +14,19 @@ from analysis.readers import read
 from analysis.selection import Where, select
 
 
-def parser(name: str, about: str, out: str) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without the usage; exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        command = self.prog.removeprefix("python -m ")
+        self.exit(2, f"{command}: {message}; see {self.prog} --help\n")
+
+
+def parser(name: str, about: str, out: str) -> Parser:
     """Return a parser of the options that choose runs and the folder to write to."""
     # One block a column is meant (`_columnar`); pandas warns at every column put to more than a hundred of them.
     warnings.filterwarnings("ignore", category=pd.errors.PerformanceWarning, message="DataFrame is highly fragmented")
-    made = argparse.ArgumentParser(prog=f"python -m analysis.{name}", description=about)
+    made = Parser(prog=f"python -m analysis.{name}", description=about, allow_abbrev=False)
     made.add_argument("--results", type=Path, default=Path("results"), help="folder with runs/ in it")
     made.add_argument("--out", type=Path, default=Path(out), help="folder to write to")
     made.add_argument("--space", nargs="+", default=[], metavar="SPACE", help="default: all spaces there are runs of")
