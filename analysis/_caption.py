@@ -38,6 +38,22 @@ def lambda_definition(frame: pd.DataFrame) -> str:
     return LAMBDA.format(probe=probe)
 
 
+def discretisation(frame: pd.DataFrame) -> str:
+    """Return what the discretisation gap is, with the number of images, and why some methods have none."""
+    column = "discretisation_images"
+    known = frame[column].dropna() if column in frame else pd.Series(dtype="float64")
+    if known.empty:
+        return ""
+    images = "/".join(f"{int(number)}" for number in dict.fromkeys(known))
+    missing = without(frame, column, lambda rows: first_given(rows, "no_discretisation", "not recorded"))
+    return joined(
+        "Supernet accuracy − discretised: of the same weights, with the mixing weights of the relaxation and with the "
+        f"selected cell alone, nothing trained again, at the end, on {images} un-augmented images of the validation "
+        "half.",
+        f"Without it: {missing}." if missing else "",
+    )
+
+
 def _by_space(heads: pd.DataFrame, column: str) -> str:
     """Return the value of a column, by space where the spaces differ."""
     values = {}

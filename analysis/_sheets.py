@@ -32,7 +32,7 @@ class Column:
 
 def percent(value: float) -> str:
     """Return a fraction in percent with two digits."""
-    return f"{100 * value:.2f}"
+    return f"{100 * value:.2f}".replace("-", "−")
 
 
 def significant(value: float) -> str:
@@ -77,6 +77,7 @@ STABILITY = (
     Column("final − best regret %", "regret_gap", percent, -1),
     Column("best epoch", "best_epoch", whole),
     Column("entropy of choices (nats)", "entropy_final", significant),
+    Column("supernet accuracy − discretised %", "discretisation_gap", percent),
 )
 TOGETHER = (
     Column("share with λ rising 1.3× %", "lambda_collapse", percent),
@@ -236,5 +237,6 @@ def _text(kind: Kind, part: pd.DataFrame, columns: Sequence[Sequence[Cell]]) -> 
         "Bold: its 95 % bootstrap interval lies beyond every other." if bold else "",
         f"Fewer than {FEWEST_SEEDS} seeds in some rows: no row is marked best." if few else "",
         "" if kind.columns is ACCURACY else _caption.lambda_definition(part),
+        _caption.discretisation(part) if kind.columns is STABILITY else "",
         _caption.protocol(part),
     )

@@ -20,16 +20,18 @@ IDENTITY = ("seed", "signature", "space", "method", "settings")
 """Fields of a specification that are no part of the protocol."""
 
 PREFIXES = {"table": "table_", "supernet": "supernet_", "curvature": "curvature_", "entropy": "entropy_",
-            "ranking": "ranking_", "diagnostics": "diagnostic_"}  # fmt: skip
+            "ranking": "ranking_", "diagnostics": "diagnostic_", "discretisation": "discretisation_"}  # fmt: skip
 NUMBERS = (
     "table_val_mean", "table_test_mean", "error_val", "error_test", "regret_val", "regret_test", "train_loss",
     "val_loss", "supernet_val_accuracy", "supernet_val_loss", "lambda_dominant", "lambda_max", "lambda_min",
     "lambda_simplex", "lambda_legacy", "curvature_residual", "curvature_trace", "optimum_val", "optimum_test",
     "random_val", "random_test", "ranking_kendall_val", "ranking_kendall_test", "ranking_spearman_val",
     "ranking_spearman_test", "ranking_overlap_val", "ranking_overlap_test", "ranking_n", "ranking_misses",
+    "discretisation_relaxed_accuracy", "discretisation_discrete_accuracy", "discretisation_images",
 )  # fmt: skip
 TEXTS = ("run", "space", "dataset", "benchmark", "method", "signature", "budget", "table_digest", "stage",
-         "no_curvature", "no_genotype", "no_ranking", "no_landscape")  # fmt: skip
+         "no_curvature", "no_genotype", "no_ranking", "no_landscape",
+         "no_discretisation")  # fmt: skip
 ARRAYS = ("logits", "mixing", "landscape_t", "landscape_loss")
 
 

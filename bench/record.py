@@ -31,6 +31,8 @@ class EpochRecord:
     no_ranking: str | None
     landscape: dict[str, Any] | None
     no_landscape: str | None
+    discretisation: dict[str, Any] | None
+    no_discretisation: str | None
     diagnostics: dict[str, float] | None
     logits: dict[str, list[list[float]]] | None
     weights: dict[str, list[list[float]]] | None
