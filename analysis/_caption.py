@@ -32,10 +32,28 @@ OPTIONAL = {
 
 
 def lambda_definition(frame: pd.DataFrame) -> str:
-    """Return what λ is, with the size of the probe."""
+    """Return what λ is, with the size of the probe and the loss."""
     heads = one_per_run(frame)
     probe = _by_space(heads, "spec.probe_size") if "spec.probe_size" in heads else "an unrecorded number of"
-    return LAMBDA.format(probe=probe)
+    return joined(LAMBDA.format(probe=probe), losses(frame))
+
+
+def losses(frame: pd.DataFrame) -> str:
+    """Return which loss the Hessians are of, the commonest first; nothing for records that do not say so."""
+    column = "curvature_hessian_of"
+    said = frame.dropna(subset=column) if column in frame else frame.iloc[:0]
+    by_label = {
+        str(label): " / ".join(dict.fromkeys(rows[column])) for label, rows in said.groupby("label")
+    }
+    if not by_label:
+        return ""
+    usual = pd.Series(by_label).mode(dropna=True).iloc[0]
+    others: dict[str, list[str]] = {}
+    for label, loss in by_label.items():
+        if loss != usual:
+            others.setdefault(loss, []).append(label)
+    named = "; ".join(f"{', '.join(labels)}: {loss}" for loss, labels in others.items())
+    return f"The Hessian is of the {usual}" + (f"; of {named}." if named else ".")
 
 
 def discretisation(frame: pd.DataFrame) -> str:

@@ -24,7 +24,7 @@ from bench.spaces.base import Space, discrete_choices, discretise
 from searchers.base import Choices, Logits, Searcher
 
 EVERY = 10
-"""Epochs from one measurement to the next: a pass costs a few percent of an epoch, so that all cost less than 1 %."""
+"""Epochs from one measurement to the next: a pass takes a tenth of an epoch's steps, so all take 1 % of the search."""
 
 
 def due(epoch: int, epochs: int) -> bool:
