@@ -42,9 +42,7 @@ def losses(frame: pd.DataFrame) -> str:
     """Return which loss the Hessians are of, the commonest first; nothing for records that do not say so."""
     column = "curvature_hessian_of"
     said = frame.dropna(subset=column) if column in frame else frame.iloc[:0]
-    by_label = {
-        str(label): " / ".join(dict.fromkeys(rows[column])) for label, rows in said.groupby("label")
-    }
+    by_label = {str(label): " / ".join(dict.fromkeys(rows[column])) for label, rows in said.groupby("label")}
     if not by_label:
         return ""
     usual = pd.Series(by_label).mode(dropna=True).iloc[0]

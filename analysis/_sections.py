@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 import pandas as pd
 
-from analysis import _caption, _html, _page, figures
+from analysis import _caption, _datasets, _html, _page, figures
 from analysis._ablation import studies
 from analysis._sheets import percent, significant, whole
 from analysis.load import Run
@@ -122,7 +122,7 @@ def _panel(name: str, space: str, part: pd.DataFrame) -> str:
 
 def tabulated(frame: pd.DataFrame) -> str:
     """Return accuracy, stability and ablation tables."""
-    made = sheets(["accuracy", "stability"], frame)
+    made = sheets(["accuracy", "stability"], frame) | _datasets.sheets(frame)
     if studies(frame):
         made |= sheets(["ablation"], frame)
     parts = [_section(stem, sheet) for stem, sheet in made.items()]

@@ -82,6 +82,7 @@ STABILITY = (
 TOGETHER = (
     Column("share with λ rising 1.3× %", "lambda_collapse", percent),
     Column("share without convolution %", "parameter_free", percent),
+    Column("share degenerate %", "degenerate", percent),
     Column("different cells", "cells", "{:.0f}".format),
     Column("P(two seeds agree)", "agreement", significant),
 )
@@ -172,9 +173,9 @@ def _place(kind: Kind, heads: pd.DataFrame, label: str) -> int:
 
 def _column(found: pd.DataFrame, labels: Sequence[str], column: Column) -> list[Cell]:
     values = [found.loc[found["label"] == label, column.source].to_numpy(np.float64) for label in labels]
-    best = _best(values, column.better)
+    leader = best(values, column.better)
     cells = [column.show(list(part), column.digits) for part in values]
-    return [replace(cell, bold=row == best) for row, cell in enumerate(cells)]
+    return [replace(cell, bold=row == leader) for row, cell in enumerate(cells)]
 
 
 def _together(found: pd.DataFrame, labels: Sequence[str], column: Column) -> list[Cell]:
@@ -182,7 +183,7 @@ def _together(found: pd.DataFrame, labels: Sequence[str], column: Column) -> lis
     return [statement([float(values[label])], column.digits) for label in labels]
 
 
-def _best(values: Sequence[np.ndarray], better: int) -> int | None:
+def best(values: Sequence[np.ndarray], better: int) -> int | None:
     """Return the row whose interval lies beyond all others; None where there is none, or a row has too few seeds."""
     if not better or len(values) < 2:
         return None
@@ -214,10 +215,11 @@ def _references(kind: Kind, part: pd.DataFrame) -> list[tuple[Cell, ...]]:
 def _published(one: published.Published) -> tuple[Cell, ...]:
     name = Cell(f"{one.method}, published" + ("" if one.checked else " †"))
     dash = Cell("–")
-    return (name, dash, _quoted(one.val), dash, _quoted(one.test), dash, dash, dash)
+    return (name, dash, quoted(one.val), dash, quoted(one.test), dash, dash, dash)
 
 
-def _quoted(figure: published.Figure) -> Cell:
+def quoted(figure: published.Figure) -> Cell:
+    """Return a published figure, a dash where its source has none."""
     if np.isnan(figure.mean):
         return Cell("–")
     deviation = "" if np.isnan(figure.std) else f" ± {percent(figure.std)}"

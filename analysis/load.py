@@ -32,6 +32,10 @@ NUMBERS = (
 TEXTS = ("run", "space", "dataset", "benchmark", "method", "signature", "budget", "table_digest", "stage",
          "no_curvature", "no_genotype", "no_ranking", "no_landscape",
          "no_discretisation")  # fmt: skip
+SPLITS = ("val", "test")
+ELSEWHERE = "elsewhere_"
+"""Begins the names of accuracies on other datasets: `elsewhere_<dataset>_<split>` of a record's cell, and of the
+references `elsewhere_<dataset>_optimum_<split>` and `elsewhere_<dataset>_random_<split>`."""
 ARRAYS = ("logits", "mixing", "landscape_t", "landscape_loss")
 
 
@@ -176,7 +180,7 @@ def arranged(frame: pd.DataFrame) -> pd.DataFrame:
 def dtype(name: str) -> str:
     """Return the type of a column of the tidy table."""
     kinds = {"seed": "int64", "epochs": "int64", "epoch": "int64", "finished": "bool", "miss": "bool"}
-    return kinds.get(name, "float64" if name in NUMBERS else "object")
+    return kinds.get(name, "float64" if name in NUMBERS or name.startswith(ELSEWHERE) else "object")
 
 
 def run_columns(run: Run) -> dict[str, Any]:
@@ -191,11 +195,16 @@ def run_columns(run: Run) -> dict[str, Any]:
 
 
 def _table_columns(table: Mapping[str, Any]) -> dict[str, Any]:
+    columns = _references(table) | {"table_digest": table.get("digest")}
+    for dataset, other in (table.get("elsewhere") or {}).items():
+        columns |= {f"{ELSEWHERE}{dataset}_{name}": value for name, value in _references(other).items()}
+    return columns
+
+
+def _references(table: Mapping[str, Any]) -> dict[str, Any]:
     optimum, random = table.get("optimum") or {}, table.get("random_cell") or {}
-    means = {f"optimum_{split}": optimum.get(split) for split in ("val", "test")}
-    return means | {f"random_{split}": random.get(split) for split in ("val", "test")} | {
-        "table_digest": table.get("digest")
-    }  # fmt: skip
+    means = {f"optimum_{split}": optimum.get(split) for split in SPLITS}
+    return means | {f"random_{split}": random.get(split) for split in SPLITS}
 
 
 def _budget(run: Run) -> str | None:
@@ -216,6 +225,8 @@ def record_columns(record: Mapping[str, Any]) -> dict[str, Any]:
     slices = record.get("landscape") or {}
     columns["logits"], columns["mixing"] = pack(record.get("logits")), pack(record.get("weights"))
     columns["landscape_t"] = pack({"t": [slices["t"]]} if slices else None)
+    for dataset, means in (record.get("elsewhere") or {}).items():
+        columns |= {f"{ELSEWHERE}{dataset}_{split}": (means or {}).get(f"{split}_mean") for split in SPLITS}
     columns["landscape_loss"] = pack({"loss": slices["loss"]} if slices else None)
     return columns
 

@@ -2,8 +2,9 @@
 
 Every table is written as Markdown, LaTeX (booktabs) and CSV, one a space. A cell is the mean ± standard deviation over
 seeds. The best of a column is bold only where the bootstrap interval of its mean over seeds lies beyond that of every
-other method. `ablation` stands for every setting of which some method has several values. Exit code 2 with one sentence
-when there is nothing to state.
+other method. `ablation` stands for every setting of which some method has several values. Beside `accuracy`, a space
+whose runs have accuracies on several datasets gets them side by side, as `datasets`; where its runs were searched on
+several, every other table is one a dataset. Exit code 2 with one sentence when there is nothing to state.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import _command, typeset
+from analysis import _command, _datasets, typeset
 from analysis._ablation import studies
 from analysis._sheets import KINDS, kind_of, sheet
 from analysis.selection import space_order
@@ -39,7 +40,10 @@ def _write(options: argparse.Namespace) -> list[Path]:
     for name in names:
         if name != "ablation":
             kind_of(name)
-    made = sheets(names, _command.selected(options))
+    parts = _command.selected_by_dataset(options)
+    made = {f"{stem}{suffix}": one for suffix, part in parts.items() for stem, one in sheets(names, part).items()}
+    if "accuracy" in names:
+        made |= _datasets.sheets(pd.concat(list(parts.values()), ignore_index=True))
     return [typeset.save(one, options.out / stem, name) for stem, one in made.items() for name in options.format]
 
 

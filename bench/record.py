@@ -22,6 +22,7 @@ class EpochRecord:
     miss: bool | None
     regret_val: float | None
     regret_test: float | None
+    elsewhere: dict[str, dict[str, float] | None] | None
     train_loss: float | None
     val_loss: float | None
     supernet: dict[str, float] | None

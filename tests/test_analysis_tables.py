@@ -98,10 +98,10 @@ def test_two_seeds_mark_nothing_best(tmp_path: Path) -> None:
 
 def test_overlapping_intervals_mark_nothing_best() -> None:
     rng = np.random.default_rng(0)
-    assert _sheets._best([rng.normal(size=5), rng.normal(size=5)], -1) is None
-    assert _sheets._best([np.array([1.0, 1.1, 1.2]), np.array([2.0, 2.1, 2.2])], -1) == 0
-    assert _sheets._best([np.array([1.0, 1.1, 1.2]), np.array([2.0, 2.1, 2.2])], 1) == 1
-    assert _sheets._best([np.array([1.0, 1.1, 1.2]), np.array([2.0, 2.1, 2.2])], 0) is None
+    assert _sheets.best([rng.normal(size=5), rng.normal(size=5)], -1) is None
+    assert _sheets.best([np.array([1.0, 1.1, 1.2]), np.array([2.0, 2.1, 2.2])], -1) == 0
+    assert _sheets.best([np.array([1.0, 1.1, 1.2]), np.array([2.0, 2.1, 2.2])], 1) == 1
+    assert _sheets.best([np.array([1.0, 1.1, 1.2]), np.array([2.0, 2.1, 2.2])], 0) is None
 
 
 def test_the_command_writes_every_table_in_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,7 +192,7 @@ def test_published_figures_stand_only_beside_their_own_benchmark(tmp_path: Path,
 
 
 def test_every_published_figure_is_a_percentage_with_a_source() -> None:
-    for dataset in ("cifar10", "cifar100", "ImageNet16-120"):
+    for dataset in ("cifar10", "cifar100", "imagenet16"):
         rows = published("nb201", dataset)
         assert len({one.method for one in rows}) == len(rows) >= 20
         assert all(0.1 < one.test.mean < 0.95 and one.source for one in rows)

@@ -155,6 +155,8 @@ def test_the_gap_of_a_run_is_that_of_its_last_instant(tmp_path: Path) -> None:
 
 def test_records_of_earlier_versions_alone_still_make_tables(tmp_path: Path) -> None:
     write_run(tmp_path, spec("s1", "darts", 0), [record(0), record(3, "final")])
-    frame = select(tidy(runs(tmp_path))).drop(columns=[*(f"discretisation_{n}" for n in ("images", "relaxed_accuracy"))])
+    frame = select(tidy(runs(tmp_path))).drop(
+        columns=[*(f"discretisation_{n}" for n in ("images", "relaxed_accuracy"))]
+    )
     assert np.isnan(stability.per_run(frame)["discretisation_gap"].iloc[0])
     assert "discretised:" not in tables.sheet("stability", frame, "s1").caption

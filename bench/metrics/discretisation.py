@@ -1,11 +1,11 @@
-"""What discretising costs: accuracy of the supernet before and after, with the same weights and nothing trained again.
+"""What discretising costs: the supernet's accuracy before and after, with the same weights, nothing trained again.
 
-Before: the mixing weights that the searcher's relaxation makes of its logits. After: the selected cell alone, every kept
-option with weight 1, as `metrics.ranking` scores cells. Groups that a cell does not decide (edge weights of PC-DARTS on
-NAS-Bench-201, thresholds) keep their mixing weights. Both are measured at one instant on the whole un-augmented
-validation half with batch statistics: the images on which the supernet's accuracy is recorded anyway, so that only the
-second pass costs anything, and as many as there are, because a difference of two accuracies on a small probe would be
-lost in its own error. Nothing of the searcher changes, and none of its streams is drawn from.
+Before: the mixing weights that the searcher's relaxation makes of its logits. After: the selected cell alone, every
+kept option with weight 1, as `metrics.ranking` scores cells. Groups that a cell does not decide (edge weights of
+PC-DARTS on NAS-Bench-201, thresholds) keep their mixing weights. Both are measured at one instant on the whole
+un-augmented validation half with batch statistics: the images on which the supernet's accuracy is recorded anyway, so
+that only the second pass costs anything, and as many as there are, because a difference of two accuracies on a small
+probe would be lost in its own error. Nothing of the searcher changes, and none of its streams is drawn from.
 
 Source of the measure: the discretisation gap of Chen et al. (2019), Progressive DARTS, and Wang et al. (2021),
 Rethinking Architecture Selection in Differentiable NAS, who compare supernets before and after.
@@ -48,6 +48,8 @@ def measure(searcher: Searcher, lab: Lab, before: list[dict[str, float] | None] 
     """Return one record a replica (results/README.md, `discretisation`); None where its scores are not finite.
 
     Args:
+        searcher: one whose gap is defined, at its present logits and weights.
+        lab: lends the images.
         before: what `cell.supernet` has found at this instant, None where it has not been asked.
     """
     selected = searcher.selected()

@@ -18,7 +18,9 @@ def _info_arguments(parser: argparse.ArgumentParser) -> None:
 def _info(chosen: argparse.Namespace) -> int:
     path = named(chosen.table, chosen.dataset)
     data = load(path)
-    sys.stdout.write(f"table    {path}\nspace    {data.space}\nsource   {data.source}\nsha256   {data.source_sha256 or 'unknown'}\n")
+    sys.stdout.write(
+        f"table    {path}\nspace    {data.space}\nsource   {data.source}\nsha256   {data.source_sha256 or 'unknown'}\n"
+    )
     for note in data.provenance:
         sys.stdout.write(f"note     {note}\n")
     metadata = mapped(path)[1]

@@ -9,6 +9,7 @@ from bench.tables.commands import FOUND, MISS, Command
 from bench.tables.commands.finding import DATASETS, of_space
 from bench.tables.table import Table, TableEntry
 
+
 def _query_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs="*", metavar="TABLE KEY", help="a table, unless --space finds it, and a key")
     parser.add_argument("--space", help="use the table that a run of this space would find")
