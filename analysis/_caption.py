@@ -39,19 +39,20 @@ def lambda_definition(frame: pd.DataFrame) -> str:
 
 
 def losses(frame: pd.DataFrame) -> str:
-    """Return which loss the Hessians are of, the commonest first; nothing for records that do not say so."""
+    """Return which loss the Hessians are of, the commonest (of equals the shortest) first; nothing where none says."""
     column = "curvature_hessian_of"
     said = frame.dropna(subset=column) if column in frame else frame.iloc[:0]
     by_label = {str(label): " / ".join(dict.fromkeys(rows[column])) for label, rows in said.groupby("label")}
     if not by_label:
         return ""
-    usual = pd.Series(by_label).mode(dropna=True).iloc[0]
+    given = list(by_label.values())
+    usual = max(given, key=lambda loss: (given.count(loss), -len(loss), loss))
     others: dict[str, list[str]] = {}
     for label, loss in by_label.items():
         if loss != usual:
             others.setdefault(loss, []).append(label)
     named = "; ".join(f"{', '.join(labels)}: {loss}" for loss, labels in others.items())
-    return f"The Hessian is of the {usual}" + (f"; of {named}." if named else ".")
+    return f"The Hessian is of the {usual}" + (f"; that of {named}." if named else ".")
 
 
 def discretisation(frame: pd.DataFrame) -> str:

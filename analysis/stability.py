@@ -140,8 +140,8 @@ def _gap(run: pd.DataFrame) -> float:
     names = [f"discretisation_{state}_accuracy" for state in ("relaxed", "discrete")]
     if not set(names) <= set(run.columns):
         return np.nan
-    known = run[names].dropna().astype(float)
-    return float(known.iloc[-1, 0] - known.iloc[-1, 1]) if len(known) else np.nan
+    known = run[names].dropna().to_numpy(np.float64)
+    return float(known[-1, 0] - known[-1, 1]) if len(known) else np.nan
 
 
 def _entropy(search: pd.DataFrame) -> float:

@@ -15,11 +15,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import _command, _datasets, typeset
+from analysis import _command, _comparison, _datasets, typeset
 from analysis._ablation import studies
 from analysis._sheets import KINDS, kind_of, sheet
 from analysis.selection import space_order
 from analysis.typeset import FORMATS, Sheet
+
+COMPARISON = "comparison"
+"""Beside the tables of `_sheets`: estimates with intervals, and tests between methods."""
+DEFAULT = ("accuracy", "stability", COMPARISON)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(options: argparse.Namespace) -> list[Path]:
-    names = options.table or ["accuracy", "stability"]
+    names = options.table or list(DEFAULT)
     for name in names:
-        if name != "ablation":
+        if name not in {"ablation", COMPARISON}:
             kind_of(name)
     parts = _command.selected_by_dataset(options)
     made = {f"{stem}{suffix}": one for suffix, part in parts.items() for stem, one in sheets(names, part).items()}
@@ -58,6 +62,8 @@ def sheets(names: Sequence[str], frame: pd.DataFrame) -> dict[str, Sheet]:
         if name == "ablation":
             made |= {f"{one.method}.{one.setting}-{one.space}": sheet(f"{one.method}.{one.setting}", frame, one.space)
                      for one in studies(frame)}  # fmt: skip
+        elif name == COMPARISON:
+            made |= {f"{name}-{space}": _comparison.sheet(frame, space) for space in space_order(frame)}
         else:
             made |= {f"{name}-{space}": sheet(name, frame, space) for space in space_order(frame)}
     if not made:
@@ -67,8 +73,8 @@ def sheets(names: Sequence[str], frame: pd.DataFrame) -> dict[str, Sheet]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _command.parser("tables", "Write tables from results.", "tables")
-    names = ", ".join([*KINDS, "ablation", "METHOD.SETTING"])
-    parser.add_argument("table", nargs="*", metavar="TABLE", help=f"of {names}; default: accuracy stability")
+    names = ", ".join([*KINDS, COMPARISON, "ablation", "METHOD.SETTING"])
+    parser.add_argument("table", nargs="*", metavar="TABLE", help=f"of {names}; default: {' '.join(DEFAULT)}")
     parser.add_argument("--format", nargs="+", default=list(FORMATS), choices=FORMATS, help="default: all")
     return parser
 

@@ -63,7 +63,7 @@ def test_searches_on_several_datasets_stand_in_one_table_and_apart_in_the_others
     for dataset in ("imagenet16", "cifar10", "cifar100"):
         found_on(tmp_path / "r", "gdas", dataset, [0.9, 0.8], looked_up=False)
     assert tables.main(["--results", str(tmp_path / "r"), "--out", str(tmp_path / "out"), "--format", "csv"]) == 0
-    apart = {f"{name}-nb201-{dataset}.csv" for name in ("accuracy", "stability") for dataset in _datasets.NAMES}
+    apart = {f"{name}-nb201-{dataset}.csv" for name in tables.DEFAULT for dataset in _datasets.NAMES}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"datasets-nb201.csv", *apart}
     read = pd.read_csv(tmp_path / "out" / "datasets-nb201.csv")
     own = read[read["method"] == "gdas"]
