@@ -61,8 +61,7 @@ def _sheet(part: pd.DataFrame, space: str) -> Sheet:
         body += [_quoted(name, figures, places) for name, figures in beside.get((label, dataset), {}).items()]
     header = ("method", "searched on", "seeds", *(f"{_name(dataset)} {WORDS[split]} %" for dataset, split in places))
     shown = {str(row): [one for found in figures.values() for one in found.values()] for row, figures in beside.items()}
-    bold = any(cell.bold for column in columns for cell in column)
-    text = _text(part, final, bold=bold, origins=published.origins(shown))
+    text = _text(part, final, columns, published.origins(shown))
     return Sheet(f"Accuracy on every dataset, {space}", header, (*body, *_references(part, places)), text)
 
 
@@ -133,11 +132,13 @@ def _reference(heads: pd.DataFrame, dataset: str, name: str) -> float:
     return float(known.iloc[0]) if len(known) else np.nan
 
 
-def _text(part: pd.DataFrame, final: pd.DataFrame, *, bold: bool, origins: str) -> str:
+def _text(part: pd.DataFrame, final: pd.DataFrame, columns: list[list[Cell]], origins: str) -> str:
+    bold = any(cell.bold for column in columns for cell in column)
+    gaps = any(cell.text == "–" for column in columns for cell in column)
     few = final.groupby(["label", "dataset"])["seed"].nunique().min() < FEWEST_SEEDS
     return _caption.joined(
         "Mean ± standard deviation over seeds of the selected cell's accuracy in the table of each dataset.",
-        "A dash: the runs looked nothing up there; python -m bench.run with a table of that dataset does.",
+        "A dash: the table of these runs' file has no such dataset or cell." if gaps else "",
         "Best cell: the best mean of each column, not one cell.",
         "Bold: its 95 % bootstrap interval lies beyond every other." if bold else "",
         f"Fewer than {FEWEST_SEEDS} seeds in some rows: no row is marked best." if few else "",

@@ -56,7 +56,7 @@ def test_every_dataset_has_a_pair_of_columns_and_published_rows_stand_below(tmp_
         ["best cell of the table", "–", "–", "92.00", "90.00", "70.00", "71.00", "40.00", "41.00"],
     ]  # fmt: skip
     assert [cell.bold for cell in made.rows[0]] == [False, False, False, True, True, True, True, False, False]
-    assert "gdas: NAS-Bench-201 (Dong and Yang 2020)" in made.caption
+    assert "own protocols: gdas: NAS-Bench-201 (Dong and Yang 2020)." in made.caption
 
 
 def test_searches_on_several_datasets_stand_in_one_table_and_apart_in_the_others(tmp_path: Path) -> None:
