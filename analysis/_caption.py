@@ -32,10 +32,43 @@ OPTIONAL = {
 
 
 def lambda_definition(frame: pd.DataFrame) -> str:
-    """Return what λ is, with the size of the probe."""
+    """Return what λ is, with the size of the probe and the loss."""
     heads = one_per_run(frame)
     probe = _by_space(heads, "spec.probe_size") if "spec.probe_size" in heads else "an unrecorded number of"
-    return LAMBDA.format(probe=probe)
+    return joined(LAMBDA.format(probe=probe), losses(frame))
+
+
+def losses(frame: pd.DataFrame) -> str:
+    """Return which loss the Hessians are of, the commonest (of equals the shortest) first; nothing where none says."""
+    column = "curvature_hessian_of"
+    said = frame.dropna(subset=column) if column in frame else frame.iloc[:0]
+    by_label = {str(label): " / ".join(dict.fromkeys(rows[column])) for label, rows in said.groupby("label")}
+    if not by_label:
+        return ""
+    given = list(by_label.values())
+    usual = max(given, key=lambda loss: (given.count(loss), -len(loss), loss))
+    others: dict[str, list[str]] = {}
+    for label, loss in by_label.items():
+        if loss != usual:
+            others.setdefault(loss, []).append(label)
+    named = "; ".join(f"{', '.join(labels)}: {loss}" for loss, labels in others.items())
+    return f"The Hessian is of the {usual}" + (f"; that of {named}." if named else ".")
+
+
+def discretisation(frame: pd.DataFrame) -> str:
+    """Return what the discretisation gap is, with the number of images, and why some methods have none."""
+    column = "discretisation_images"
+    known = frame[column].dropna() if column in frame else pd.Series(dtype="float64")
+    if known.empty:
+        return ""
+    images = "/".join(f"{int(number)}" for number in dict.fromkeys(known))
+    missing = without(frame, column, lambda rows: first_given(rows, "no_discretisation", "not recorded"))
+    return joined(
+        "Supernet accuracy − discretised: of the same weights, with the mixing weights of the relaxation and with the "
+        f"selected cell alone, nothing trained again, at the end, on {images} un-augmented images of the validation "
+        "half.",
+        f"Without it: {missing}." if missing else "",
+    )
 
 
 def _by_space(heads: pd.DataFrame, column: str) -> str:

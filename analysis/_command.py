@@ -4,20 +4,29 @@ import argparse
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pandas as pd
 
 from analysis._columnar import table
 from analysis.load import tidy
 from analysis.readers import read
-from analysis.selection import Where, select
+from analysis.selection import Where, by_dataset, keep, select
 
 
-def parser(name: str, about: str, out: str) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without the usage; exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        command = self.prog.removeprefix("python -m ")
+        self.exit(2, f"{command}: {message}; see {self.prog} --help\n")
+
+
+def parser(name: str, about: str, out: str) -> Parser:
     """Return a parser of the options that choose runs and the folder to write to."""
     # One block a column is meant (`_columnar`); pandas warns at every column put to more than a hundred of them.
     warnings.filterwarnings("ignore", category=pd.errors.PerformanceWarning, message="DataFrame is highly fragmented")
-    made = argparse.ArgumentParser(prog=f"python -m analysis.{name}", description=about)
+    made = Parser(prog=f"python -m analysis.{name}", description=about, allow_abbrev=False)
     made.add_argument("--results", type=Path, default=Path("results"), help="folder with runs/ in it")
     made.add_argument("--out", type=Path, default=Path(out), help="folder to write to")
     made.add_argument("--space", nargs="+", default=[], metavar="SPACE", help="default: all spaces there are runs of")
@@ -42,6 +51,28 @@ def selected(options: argparse.Namespace) -> pd.DataFrame:
     return chosen(table(options.results), options)
 
 
+def selected_by_dataset(options: argparse.Namespace) -> dict[str, pd.DataFrame]:
+    """Return the rows of the chosen runs by a suffix for file names: each dataset of a space of several apart.
+
+    Where only one part is left, or `--where dataset=…` says which may stand together, it has no suffix.
+
+    Raises:
+        ValueError: there are none, they must not stand together, or others' runs would stand beside several datasets.
+    """
+    frame = table(options.results)
+    fields = where(options.where)
+    parts = by_dataset(keep(frame, options.space, _methods(options))) if len(frame) and "dataset" not in fields else {}
+    if len(parts) < 2:
+        return {"": chosen(frame, options)}
+    if options.others:
+        raise ValueError("expected --where dataset=… beside --others: the runs are of several datasets")
+    return {suffix: select(part, where=fields) for suffix, part in parts.items()}
+
+
+def _methods(options: argparse.Namespace) -> list[str]:
+    return [] if options.methods == "all" else options.methods.split(",")
+
+
 def chosen(frame: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:
     """Return the rows of a tidy table that the options choose.
 
@@ -50,8 +81,7 @@ def chosen(frame: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:
     """
     if frame.empty:
         raise ValueError(f"no runs with records under {options.results / 'runs'}; python -m bench.run makes some")
-    methods = [] if options.methods == "all" else options.methods.split(",")
-    own = select(frame, options.space, methods, where(options.where))
+    own = select(frame, options.space, _methods(options), where(options.where))
     return pd.concat([own, _others(options.others)], ignore_index=True) if options.others else own
 
 

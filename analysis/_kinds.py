@@ -28,6 +28,7 @@ def legacy_caption(frame: pd.DataFrame) -> str:
         "What earlier papers plotted: absolute value of the algebraically largest eigenvalue of one augmented batch's "
         "Hessian plus architecture weight decay. It is not the dominant eigenvalue of the other figures.",
         "(others): read from others' logs, at their own protocols." if _foreign(frame) else "",
+        _caption.losses(frame),
         _caption.protocol(frame),
         _caption.lines(frame, _caption.BAND),
         f"Not drawn: {missing}." if missing else "",
@@ -128,6 +129,7 @@ def landscape_caption(found: pd.DataFrame) -> str:
         "Validation loss on the probe after the last epoch, at fixed weights and logits α + t·v, minus that at t = 0; "
         "top: v is the eigenvector of λ, bottom: the mean over random unit directions; none of them in the null space "
         "of the softmax. Lines: mean over seeds, bands its 95 % bootstrap interval.",
+        _caption.losses(found),
         _caption.protocol(found),
         _few(found),
         f"Not drawn: {missing}." if missing else "",

@@ -8,14 +8,14 @@ from html import escape
 import numpy as np
 import pandas as pd
 
-from analysis import _caption, _html, _page, figures
+from analysis import _caption, _datasets, _html, _page, figures
 from analysis._ablation import studies
 from analysis._sheets import percent, significant, whole
 from analysis.load import Run
 from analysis.selection import space_order
 from analysis.stability import per_run
 from analysis.style import SINGLE_COLUMN_IN, context
-from analysis.tables import sheets
+from analysis.tables import DEFAULT, sheets
 from analysis.typeset import Cell, Sheet
 
 NAMES = {
@@ -121,8 +121,8 @@ def _panel(name: str, space: str, part: pd.DataFrame) -> str:
 
 
 def tabulated(frame: pd.DataFrame) -> str:
-    """Return accuracy, stability and ablation tables."""
-    made = sheets(["accuracy", "stability"], frame)
+    """Return the usual tables, those of several datasets, and ablations."""
+    made = sheets(DEFAULT, frame) | _datasets.sheets(frame)
     if studies(frame):
         made |= sheets(["ablation"], frame)
     parts = [_section(stem, sheet) for stem, sheet in made.items()]

@@ -32,7 +32,7 @@ class Column:
 
 def percent(value: float) -> str:
     """Return a fraction in percent with two digits."""
-    return f"{100 * value:.2f}"
+    return f"{100 * value:.2f}".replace("-", "−")
 
 
 def significant(value: float) -> str:
@@ -77,10 +77,12 @@ STABILITY = (
     Column("final − best regret %", "regret_gap", percent, -1),
     Column("best epoch", "best_epoch", whole),
     Column("entropy of choices (nats)", "entropy_final", significant),
+    Column("supernet accuracy − discretised %", "discretisation_gap", percent),
 )
 TOGETHER = (
     Column("share with λ rising 1.3× %", "lambda_collapse", percent),
     Column("share without convolution %", "parameter_free", percent),
+    Column("share degenerate %", "degenerate", percent),
     Column("different cells", "cells", "{:.0f}".format),
     Column("P(two seeds agree)", "agreement", significant),
 )
@@ -171,9 +173,9 @@ def _place(kind: Kind, heads: pd.DataFrame, label: str) -> int:
 
 def _column(found: pd.DataFrame, labels: Sequence[str], column: Column) -> list[Cell]:
     values = [found.loc[found["label"] == label, column.source].to_numpy(np.float64) for label in labels]
-    best = _best(values, column.better)
+    leader = best(values, column.better)
     cells = [column.show(list(part), column.digits) for part in values]
-    return [replace(cell, bold=row == best) for row, cell in enumerate(cells)]
+    return [replace(cell, bold=row == leader) for row, cell in enumerate(cells)]
 
 
 def _together(found: pd.DataFrame, labels: Sequence[str], column: Column) -> list[Cell]:
@@ -181,7 +183,7 @@ def _together(found: pd.DataFrame, labels: Sequence[str], column: Column) -> lis
     return [statement([float(values[label])], column.digits) for label in labels]
 
 
-def _best(values: Sequence[np.ndarray], better: int) -> int | None:
+def best(values: Sequence[np.ndarray], better: int) -> int | None:
     """Return the row whose interval lies beyond all others; None where there is none, or a row has too few seeds."""
     if not better or len(values) < 2:
         return None
@@ -213,10 +215,11 @@ def _references(kind: Kind, part: pd.DataFrame) -> list[tuple[Cell, ...]]:
 def _published(one: published.Published) -> tuple[Cell, ...]:
     name = Cell(f"{one.method}, published" + ("" if one.checked else " †"))
     dash = Cell("–")
-    return (name, dash, _quoted(one.val), dash, _quoted(one.test), dash, dash, dash)
+    return (name, dash, quoted(one.val), dash, quoted(one.test), dash, dash, dash)
 
 
-def _quoted(figure: published.Figure) -> Cell:
+def quoted(figure: published.Figure) -> Cell:
+    """Return a published figure, a dash where its source has none."""
     if np.isnan(figure.mean):
         return Cell("–")
     deviation = "" if np.isnan(figure.std) else f" ± {percent(figure.std)}"
@@ -236,5 +239,6 @@ def _text(kind: Kind, part: pd.DataFrame, columns: Sequence[Sequence[Cell]]) -> 
         "Bold: its 95 % bootstrap interval lies beyond every other." if bold else "",
         f"Fewer than {FEWEST_SEEDS} seeds in some rows: no row is marked best." if few else "",
         "" if kind.columns is ACCURACY else _caption.lambda_definition(part),
+        _caption.discretisation(part) if kind.columns is STABILITY else "",
         _caption.protocol(part),
     )

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import _columnar
+from analysis import _columnar, _command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m analysis.export", description="Write all records as parquet.")
+    parser = _command.Parser(
+        prog="python -m analysis.export", description="Write all records as parquet.", allow_abbrev=False
+    )
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with runs/ in it")
     parser.add_argument("--out", type=Path, help=f"default: {_columnar.NAME} in the results folder")
     return parser

@@ -20,16 +20,22 @@ IDENTITY = ("seed", "signature", "space", "method", "settings")
 """Fields of a specification that are no part of the protocol."""
 
 PREFIXES = {"table": "table_", "supernet": "supernet_", "curvature": "curvature_", "entropy": "entropy_",
-            "ranking": "ranking_", "diagnostics": "diagnostic_"}  # fmt: skip
+            "ranking": "ranking_", "diagnostics": "diagnostic_", "discretisation": "discretisation_"}  # fmt: skip
 NUMBERS = (
     "table_val_mean", "table_test_mean", "error_val", "error_test", "regret_val", "regret_test", "train_loss",
     "val_loss", "supernet_val_accuracy", "supernet_val_loss", "lambda_dominant", "lambda_max", "lambda_min",
     "lambda_simplex", "lambda_legacy", "curvature_residual", "curvature_trace", "optimum_val", "optimum_test",
     "random_val", "random_test", "ranking_kendall_val", "ranking_kendall_test", "ranking_spearman_val",
     "ranking_spearman_test", "ranking_overlap_val", "ranking_overlap_test", "ranking_n", "ranking_misses",
+    "discretisation_relaxed_accuracy", "discretisation_discrete_accuracy", "discretisation_images",
 )  # fmt: skip
 TEXTS = ("run", "space", "dataset", "benchmark", "method", "signature", "budget", "table_digest", "stage",
-         "no_curvature", "no_genotype", "no_ranking", "no_landscape")  # fmt: skip
+         "no_curvature", "no_genotype", "no_ranking", "no_landscape",
+         "no_discretisation")  # fmt: skip
+SPLITS = ("val", "test")
+ELSEWHERE = "elsewhere_"
+"""Begins the names of accuracies on other datasets: `elsewhere_<dataset>_<split>` of a record's cell, and of the
+references `elsewhere_<dataset>_optimum_<split>` and `elsewhere_<dataset>_random_<split>`."""
 ARRAYS = ("logits", "mixing", "landscape_t", "landscape_loss")
 
 
@@ -174,7 +180,7 @@ def arranged(frame: pd.DataFrame) -> pd.DataFrame:
 def dtype(name: str) -> str:
     """Return the type of a column of the tidy table."""
     kinds = {"seed": "int64", "epochs": "int64", "epoch": "int64", "finished": "bool", "miss": "bool"}
-    return kinds.get(name, "float64" if name in NUMBERS else "object")
+    return kinds.get(name, "float64" if name in NUMBERS or name.startswith(ELSEWHERE) else "object")
 
 
 def run_columns(run: Run) -> dict[str, Any]:
@@ -189,11 +195,16 @@ def run_columns(run: Run) -> dict[str, Any]:
 
 
 def _table_columns(table: Mapping[str, Any]) -> dict[str, Any]:
+    columns = _references(table) | {"table_digest": table.get("digest")}
+    for dataset, other in (table.get("elsewhere") or {}).items():
+        columns |= {f"{ELSEWHERE}{dataset}_{name}": value for name, value in _references(other).items()}
+    return columns
+
+
+def _references(table: Mapping[str, Any]) -> dict[str, Any]:
     optimum, random = table.get("optimum") or {}, table.get("random_cell") or {}
-    means = {f"optimum_{split}": optimum.get(split) for split in ("val", "test")}
-    return means | {f"random_{split}": random.get(split) for split in ("val", "test")} | {
-        "table_digest": table.get("digest")
-    }  # fmt: skip
+    means = {f"optimum_{split}": optimum.get(split) for split in SPLITS}
+    return means | {f"random_{split}": random.get(split) for split in SPLITS}
 
 
 def _budget(run: Run) -> str | None:
@@ -214,6 +225,8 @@ def record_columns(record: Mapping[str, Any]) -> dict[str, Any]:
     slices = record.get("landscape") or {}
     columns["logits"], columns["mixing"] = pack(record.get("logits")), pack(record.get("weights"))
     columns["landscape_t"] = pack({"t": [slices["t"]]} if slices else None)
+    for dataset, means in (record.get("elsewhere") or {}).items():
+        columns |= {f"{ELSEWHERE}{dataset}_{split}": (means or {}).get(f"{split}_mean") for split in SPLITS}
     columns["landscape_loss"] = pack({"loss": slices["loss"]} if slices else None)
     return columns
 

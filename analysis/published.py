@@ -72,6 +72,6 @@ def origins(shown: Mapping[str, Sequence[Published]]) -> str:
         by_source.setdefault(one.source, []).append(one.method)
     if not figures:
         return ""
-    sources = "; ".join(f"{', '.join(methods)}: {source}" for source, methods in by_source.items())
+    sources = "; ".join(f"{', '.join(dict.fromkeys(methods))}: {source}" for source, methods in by_source.items())
     memory = "" if all(one.checked for one in figures) else " †: quoted from memory, not checked."
     return f"Published rows: means over their own seeds, at their own protocols: {sources}.{memory}"

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         options = _parser().parse_args(arguments)
-    except SystemExit as stop:  # argparse would end with 2, which means something else here
+    except SystemExit as stop:  # the parser ends with 2, which means something else here
         return ERROR if stop.code else 0
     try:
         return _update(options) if options.update else _check(options)

@@ -27,7 +27,7 @@ def select(
             space.
     """
     where = where or {}
-    frame = _keep(_keep(frame, "space", spaces), "method", methods)
+    frame = keep(frame, spaces, methods)
     columns = {field: _column(frame, field) for field in where}
     for field, values in where.items():
         frame = _keep_where(frame, columns[field], values)
@@ -39,6 +39,25 @@ def select(
     frame = frame.assign(label=_labels(frame, named))
     _refuse_twice(frame)
     return frame
+
+
+def keep(frame: pd.DataFrame, spaces: Sequence[str], methods: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of some spaces and methods; empty choices keep everything.
+
+    Raises:
+        ValueError: there are no runs of one of them.
+    """
+    return _keep(_keep(frame, "space", spaces), "method", methods)
+
+
+def by_dataset(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return rows that may stand in one panel as far as datasets go, by a suffix for the names of files.
+
+    Spaces of one dataset stay together, without a suffix; of several, each dataset is apart: `-cifar10`.
+    """
+    several = frame.groupby("space")["dataset"].transform("nunique") > 1
+    parts = {"": frame[~several]} if not several.all() else {}
+    return parts | {f"-{dataset}": part for dataset, part in frame[several].groupby("dataset")}
 
 
 def space_order(frame: pd.DataFrame) -> list[str]:

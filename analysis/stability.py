@@ -17,6 +17,8 @@ Columns, each NaN where a run has no such value:
     effective_samples                     the method's own diagnostic of that name, mean over the epochs
     entropy_final                         mean over the groups of the entropy of the choices at the last epoch, nats
     parameter_free                        1 where the selected cell has no convolution
+    discretisation_gap                    accuracy of the supernet minus that of the same weights with the selected cell
+                                          alone, nothing trained again, at the last instant that has both
     degenerate                            1 where the loss stopped depending on the logits at some epoch
 
 `per_label` sums the runs of a label up: shares, and how far its seeds agree on a cell.
@@ -52,7 +54,7 @@ CURVATURE = (
     "lambda_final", "lambda_peak", "lambda_level", "lambda_slope", "lambda_ratio", "lambda_collapse", "simplex_level",
     "simplex_slope", "simplex_ratio", "degenerate",
 )  # fmt: skip
-COLUMNS = (*OUTCOME, *CURVATURE, "effective_samples", "entropy_final")
+COLUMNS = (*OUTCOME, *CURVATURE, "effective_samples", "entropy_final", "discretisation_gap")
 
 
 def _run(run: pd.DataFrame) -> dict[str, object]:
@@ -60,7 +62,11 @@ def _run(run: pd.DataFrame) -> dict[str, object]:
     chosen = run[run["stage"] == "final"]
     final = (chosen if len(chosen) else search).iloc[-1]
     head = {name: run[name].iloc[0] for name in HEAD}
-    own = {"effective_samples": _mean(search, "diagnostic_effective_samples"), "entropy_final": _entropy(search)}
+    own = {
+        "effective_samples": _mean(search, "diagnostic_effective_samples"),
+        "entropy_final": _entropy(search),
+        "discretisation_gap": _gap(pd.concat([search, chosen])),
+    }
     return head | _outcome(search, final) | _curvature(search) | own
 
 
@@ -127,6 +133,15 @@ def measured(search: pd.DataFrame, column: str) -> tuple[Float[np.ndarray, " epo
 
 def _slope(epochs: Float[np.ndarray, " epochs"], values: Float[np.ndarray, " epochs"]) -> float:
     return float(np.polyfit(epochs, values, 1)[0]) if len(values) > 1 else np.nan
+
+
+def _gap(run: pd.DataFrame) -> float:
+    """Return the accuracy lost by discretising at the last of a run's instants that has it."""
+    names = [f"discretisation_{state}_accuracy" for state in ("relaxed", "discrete")]
+    if not set(names) <= set(run.columns):
+        return np.nan
+    known = run[names].dropna().to_numpy(np.float64)
+    return float(known[-1, 0] - known[-1, 1]) if len(known) else np.nan
 
 
 def _entropy(search: pd.DataFrame) -> float:

@@ -2,8 +2,9 @@
 
 Every table is written as Markdown, LaTeX (booktabs) and CSV, one a space. A cell is the mean ± standard deviation over
 seeds. The best of a column is bold only where the bootstrap interval of its mean over seeds lies beyond that of every
-other method. `ablation` stands for every setting of which some method has several values. Exit code 2 with one sentence
-when there is nothing to state.
+other method. `ablation` stands for every setting of which some method has several values. Beside `accuracy`, a space
+whose runs have accuracies on several datasets gets them side by side, as `datasets`; where its runs were searched on
+several, every other table is one a dataset. Exit code 2 with one sentence when there is nothing to state.
 """
 
 import argparse
@@ -14,11 +15,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import _command, typeset
+from analysis import _command, _comparison, _datasets, typeset
 from analysis._ablation import studies
 from analysis._sheets import KINDS, kind_of, sheet
 from analysis.selection import space_order
 from analysis.typeset import FORMATS, Sheet
+
+COMPARISON = "comparison"
+"""Beside the tables of `_sheets`: estimates with intervals, and tests between methods."""
+DEFAULT = ("accuracy", "stability", COMPARISON)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,11 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(options: argparse.Namespace) -> list[Path]:
-    names = options.table or ["accuracy", "stability"]
+    names = options.table or list(DEFAULT)
     for name in names:
-        if name != "ablation":
+        if name not in {"ablation", COMPARISON}:
             kind_of(name)
-    made = sheets(names, _command.selected(options))
+    parts = _command.selected_by_dataset(options)
+    made = {f"{stem}{suffix}": one for suffix, part in parts.items() for stem, one in sheets(names, part).items()}
+    if "accuracy" in names:
+        made |= _datasets.sheets(pd.concat(list(parts.values()), ignore_index=True))
     return [typeset.save(one, options.out / stem, name) for stem, one in made.items() for name in options.format]
 
 
@@ -54,6 +62,8 @@ def sheets(names: Sequence[str], frame: pd.DataFrame) -> dict[str, Sheet]:
         if name == "ablation":
             made |= {f"{one.method}.{one.setting}-{one.space}": sheet(f"{one.method}.{one.setting}", frame, one.space)
                      for one in studies(frame)}  # fmt: skip
+        elif name == COMPARISON:
+            made |= {f"{name}-{space}": _comparison.sheet(frame, space) for space in space_order(frame)}
         else:
             made |= {f"{name}-{space}": sheet(name, frame, space) for space in space_order(frame)}
     if not made:
@@ -63,8 +73,8 @@ def sheets(names: Sequence[str], frame: pd.DataFrame) -> dict[str, Sheet]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _command.parser("tables", "Write tables from results.", "tables")
-    names = ", ".join([*KINDS, "ablation", "METHOD.SETTING"])
-    parser.add_argument("table", nargs="*", metavar="TABLE", help=f"of {names}; default: accuracy stability")
+    names = ", ".join([*KINDS, COMPARISON, "ablation", "METHOD.SETTING"])
+    parser.add_argument("table", nargs="*", metavar="TABLE", help=f"of {names}; default: {' '.join(DEFAULT)}")
     parser.add_argument("--format", nargs="+", default=list(FORMATS), choices=FORMATS, help="default: all")
     return parser
 

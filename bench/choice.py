@@ -10,6 +10,7 @@ from bench.presets import Preset
 from bench.request import Request
 from bench.spaces.base import Space
 from bench.tables import catalog
+from bench.tables.arrow import budgets, mapped
 from bench.tables.table import Table
 
 
@@ -78,7 +79,18 @@ def truth(request: Request, space: Space, preset: Preset) -> Truth | None:
     table = Table.open(path, preset.dataset, request.budget)
     if table.space != space.name:
         raise ValueError(f"expected a table of the space {space.name}, got {path}, which is of {table.space}")
-    return Truth(table, table.reference())
+    others = _others(path, table)
+    return Truth(table, table.reference(), {name: Truth(one, one.reference()) for name, one in others.items()})
+
+
+def _others(path: Path, table: Table) -> dict[str, Table]:
+    """Return the tables of the other official datasets of a file, at the same budget.
+
+    Cells found on CIFAR-10 are reported on all three datasets of NAS-Bench-201.
+    """
+    stored = budgets(mapped(path)[1])
+    names = [name for name in data.OFFICIAL if name != table.dataset and table.budget in stored.get(name, ())]
+    return {name: Table.open(path, name, table.budget) for name in names}
 
 
 def table_file(request: Request, space: Space, dataset: str) -> Path | None:

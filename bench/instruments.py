@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bench.clock import Clock
 from bench.lab import Lab
-from bench.metrics import cell, curvature, landscape, ranking
+from bench.metrics import cell, curvature, discretisation, landscape, ranking
 from bench.spec import RunSpec
 from searchers.base import Searcher
 
@@ -28,15 +28,18 @@ class Instruments:
 
     def everything(self, epoch: int, clock: Clock) -> list[Fields]:
         """Return all fields of a record after `epoch` epochs."""
-        supernet = [{"supernet": found} for found in cell.supernet(self.searcher, self.lab)]
-        return [*self._choices(), supernet, self._curvature(epoch, clock), self._ranking(epoch), self._landscape(epoch)]
+        found = cell.supernet(self.searcher, self.lab)
+        supernet = [{"supernet": one} for one in found]
+        measured = [self._curvature(epoch, clock), self._ranking(epoch), self._landscape(epoch)]
+        due = discretisation.due(epoch, self.spec.epochs)
+        return [*self._choices(), supernet, *measured, self._discretisation(found, due=due)]
 
     def cells(self, _epoch: int, _clock: Clock) -> list[Fields]:
-        """Return the fields of the selection stage, which changes the cell and measures nothing else again."""
+        """Return the fields of the selection stage, which changes the cell and little else is measured again."""
         reason = "not measured at stage 'final': see the last epoch"
         reasons = {f"no_{name}": reason for name in ("curvature", "ranking", "landscape")}
         nothing = dict.fromkeys(("supernet", "curvature", "ranking", "landscape")) | reasons
-        return [*self._choices(), [nothing] * self.lab.replicas]
+        return [*self._choices(), [nothing] * self.lab.replicas, self._discretisation(None, due=True)]
 
     def _choices(self) -> list[Fields]:
         found = cell.cells(self.lab.space, self.searcher.selected(), self.lab.replicas, self.truth)
@@ -46,6 +49,16 @@ class Instruments:
         host = {name: values.tolist() for name, values in self.searcher.diagnostics().items()}
         rows = [{name: values[replica] for name, values in host.items()} for replica in range(self.lab.replicas)]
         return [{"diagnostics": row or None} for row in rows]
+
+    def _discretisation(self, before: list[dict[str, float] | None] | None, *, due: bool) -> Fields:
+        reason = discretisation.undefined(self.searcher, self.lab.space)
+        if reason is None and not due:
+            reason = f"measured every {discretisation.EVERY} epochs"
+        if reason is not None:
+            return _missing("discretisation", reason, self.lab.replicas)
+        found = discretisation.measure(self.searcher, self.lab, before)
+        diverged = "the scores are not finite: the search has diverged"
+        return [{"discretisation": one, "no_discretisation": diverged if one is None else None} for one in found]
 
     def _curvature(self, epoch: int, clock: Clock) -> Fields:
         spec, lab = self.spec, self.lab

@@ -22,6 +22,7 @@ class EpochRecord:
     miss: bool | None
     regret_val: float | None
     regret_test: float | None
+    elsewhere: dict[str, dict[str, float] | None] | None
     train_loss: float | None
     val_loss: float | None
     supernet: dict[str, float] | None
@@ -31,6 +32,8 @@ class EpochRecord:
     no_ranking: str | None
     landscape: dict[str, Any] | None
     no_landscape: str | None
+    discretisation: dict[str, Any] | None
+    no_discretisation: str | None
     diagnostics: dict[str, float] | None
     logits: dict[str, list[list[float]]] | None
     weights: dict[str, list[list[float]]] | None

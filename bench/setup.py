@@ -17,6 +17,7 @@ from bench.request import Request
 from bench.search import Stack
 from bench.spaces.base import NetworkSize, Space
 from bench.spec import RunSpec
+from bench.tables.table import Reference
 from searchers.base import Horizon, Method
 
 
@@ -91,6 +92,7 @@ def table_facts(truth: Truth | None) -> dict[str, Any] | None:
         return None
     best = truth.reference
     return {
+        "elsewhere": {name: _means(one.reference) for name, one in truth.elsewhere.items()},
         "space": best.space,
         "dataset": best.dataset,
         "source": best.source,
@@ -98,6 +100,12 @@ def table_facts(truth: Truth | None) -> dict[str, Any] | None:
         "rows": best.rows,
         "budget": best.budget,
         "coverage": best.coverage,
+        **_means(best),
+    }
+
+
+def _means(best: Reference) -> dict[str, dict[str, float]]:
+    return {
         "optimum": {"val": best.optimum_val, "test": best.optimum_test},
         "random_cell": {"val": best.random_cell_val, "test": best.random_cell_test},
     }

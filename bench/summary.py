@@ -49,10 +49,16 @@ def _row(results: Path, specs: Sequence[RunSpec]) -> list[str]:
         _spread([table["test_mean"] for table in tables], ".4f"),
         _spread([final["regret_test"] for final in finals if final["regret_test"] is not None], ".4f"),
         _spread([value for value in curves if value is not None], ".3g"),
-        str(sum(bool(final["miss"]) for final in finals)),
+        _misses(finals),
         _spread(seconds, ".0f"),
         *([_spread(_taus(records), ".3f")] if any(spec.ranking is not None for spec in specs) else []),
     ]
+
+
+def _misses(finals: Sequence[dict[str, Any]]) -> str:
+    """Return how many of the selected cells are not in the table; a dash where no run has a table to look in."""
+    looked_up = [final["miss"] for final in finals if final["miss"] is not None]
+    return str(sum(looked_up)) if looked_up else "–"
 
 
 def _taus(records: Sequence[Sequence[bytes]]) -> list[float]:

@@ -98,17 +98,17 @@ def test_two_seeds_mark_nothing_best(tmp_path: Path) -> None:
 
 def test_overlapping_intervals_mark_nothing_best() -> None:
     rng = np.random.default_rng(0)
-    assert _sheets._best([rng.normal(size=5), rng.normal(size=5)], -1) is None
-    assert _sheets._best([np.array([1.0, 1.1, 1.2]), np.array([2.0, 2.1, 2.2])], -1) == 0
-    assert _sheets._best([np.array([1.0, 1.1, 1.2]), np.array([2.0, 2.1, 2.2])], 1) == 1
-    assert _sheets._best([np.array([1.0, 1.1, 1.2]), np.array([2.0, 2.1, 2.2])], 0) is None
+    assert _sheets.best([rng.normal(size=5), rng.normal(size=5)], -1) is None
+    assert _sheets.best([np.array([1.0, 1.1, 1.2]), np.array([2.0, 2.1, 2.2])], -1) == 0
+    assert _sheets.best([np.array([1.0, 1.1, 1.2]), np.array([2.0, 2.1, 2.2])], 1) == 1
+    assert _sheets.best([np.array([1.0, 1.1, 1.2]), np.array([2.0, 2.1, 2.2])], 0) is None
 
 
 def test_the_command_writes_every_table_in_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_study(tmp_path / "results")
     out = tmp_path / "out"
     assert tables.main(["--results", str(tmp_path / "results"), "--out", str(out)]) == 0
-    names = {f"{name}-{space}{suffix}" for name in ("accuracy", "stability") for space in ("s1", "nb201") for suffix in
+    names = {f"{name}-{space}{suffix}" for name in tables.DEFAULT for space in ("s1", "nb201") for suffix in
              (".md", ".tex", ".csv")}  # fmt: skip
     assert {path.name for path in out.iterdir()} == names
     assert len(capsys.readouterr().out.splitlines()) == len(names)
@@ -192,7 +192,7 @@ def test_published_figures_stand_only_beside_their_own_benchmark(tmp_path: Path,
 
 
 def test_every_published_figure_is_a_percentage_with_a_source() -> None:
-    for dataset in ("cifar10", "cifar100", "ImageNet16-120"):
+    for dataset in ("cifar10", "cifar100", "imagenet16"):
         rows = published("nb201", dataset)
         assert len({one.method for one in rows}) == len(rows) >= 20
         assert all(0.1 < one.test.mean < 0.95 and one.source for one in rows)
@@ -209,10 +209,39 @@ def test_any_setting_has_an_ablation_and_one_word_stands_for_all(tmp_path: Path)
         tables.sheets(["ablation"], frame[frame["method"] == "ms_null"])
 
 
+def test_a_degenerate_epoch_marks_its_run(tmp_path: Path) -> None:
+    for seed in range(4):
+        flags = [{"lambda_dominant": 1.0, "degenerate": seed == 1 and epoch == 1} for epoch in range(3)]
+        write_run(tmp_path, spec("s1", "darts", seed), [record(e, curvature=flag) for e, flag in enumerate(flags)])
+    made = tables.sheet("stability", select(tidy(runs(tmp_path))), "s1")
+    assert made.rows[0][made.header.index("share degenerate %")].text == "25.00"
+
+
+def test_methods_are_compared_with_the_reference_by_seed(tmp_path: Path) -> None:
+    for method, gain in (("darts", 0.0), ("better", 0.125), ("one_seed", 0.25), ("lost", None)):
+        for seed in range(1 if method == "one_seed" else 4):
+            test = None if gain is None else 0.5 + 0.0625 * seed + gain
+            write_run(tmp_path, spec("s1", method, seed), [record(0, test=test)])
+    made = tables.sheets(["comparison"], select(tidy(runs(tmp_path))))["comparison-s1"]
+    assert made.header[5:] == ("P(less than darts)", "difference to darts %", "p (Holm)")
+    better, darts, lost, alone = ({n: c.text for n, c in zip(made.header, row, strict=True)} for row in made.rows)
+    assert (better["method"], better["seeds"], better["difference to darts %"]) == (
+        "better", "4", "−12.50 [−12.50, −12.50]",
+    )  # fmt: skip
+    assert better["mean %"].startswith("18.1")
+    assert better["P(less than darts)"].startswith("0.88 [")  # of 16 pairs 13 are less and two are equal
+    assert better["p (Holm)"] == "0.125"  # two of the sixteen ways to flip four signs
+    assert list(darts.values())[5:] == ["–"] * 3
+    assert list(lost.values())[1:] == ["0", *["–"] * 6]
+    assert list(alone.values())[1:] == ["1", *["–"] * 6]
+    assert "fewer than 3 seeds" in made.caption
+
+
 def test_shares_and_agreement_are_of_all_seeds_together(tmp_path: Path) -> None:
     for seed, key in enumerate(("a", "a", "b")):
         write_run(tmp_path, spec("s1", "darts", seed), [record(0, key=key, genotype="conv" if seed else "pool")])
     made = tables.sheet("stability", select(tidy(runs(tmp_path))), "s1")
     values = dict(zip(made.header, [cell.text for cell in made.rows[0]], strict=True))
     assert values["share without convolution %"] == "33.33"
+    assert values["share degenerate %"] == "–"
     assert (values["different cells"], values["P(two seeds agree)"]) == ("2", "0.333")

@@ -42,6 +42,7 @@ def test_every_field_against_the_hessian_of_autograd() -> None:
     assert record["loss"] == pytest.approx(functional.cross_entropy(scores[0], batch(1).labels[0]).item())
     assert record["gradient_norm"] > 0
     assert (record["degenerate"], record["not_finite"]) == (False, False)
+    assert record["hessian_of"] == "validation cross-entropy of the softmax mixture"
 
 
 def test_legacy_is_the_algebraic_maximum_on_its_own_batch_plus_exactly_the_weight_decay() -> None:

@@ -71,6 +71,22 @@ def test_the_caption_says_what_lambda_is_and_who_has_none(frame: pd.DataFrame) -
     assert legend(figure) == ["darts", "gdas"]
 
 
+USUAL = "validation cross-entropy through the softmax"
+SAMPLED = f"{USUAL}, without the noise"
+
+
+@pytest.mark.parametrize("name", ["eigenvalues", "lambda_regret", "lambda_legacy"])
+def test_the_caption_says_which_loss_the_hessian_is_of(name: str, tmp_path: Path) -> None:
+    for method, loss in (("darts", USUAL), ("gdas", SAMPLED), ("sgas", USUAL), ("dsnas", SAMPLED), ("old", None)):
+        curvature = {"lambda_dominant": 1.0, "lambda_legacy": 1.0} | ({} if loss is None else {"hessian_of": loss})
+        write_run(tmp_path, spec("s1", method, 0), [record(epoch, curvature=curvature) for epoch in (0, 1)])
+    frame = select(tidy(runs(tmp_path)))
+    assert f"The Hessian is of the {USUAL}; that of dsnas, gdas: {SAMPLED}." in caption(figures.draw(name, frame))
+    usual = figures.draw(name, frame[frame["method"] == "darts"])
+    assert f"The Hessian is of the {USUAL}." in caption(usual)
+    assert "The Hessian is" not in caption(figures.draw(name, frame[frame["method"] == "old"]))
+
+
 def test_misses_are_counted_and_marked(frame: pd.DataFrame) -> None:
     figure = figures.draw("regret", frame)
     assert legend(figure) == ["darts", "random_ws", "gdas (1 miss)", "random cell", "best cell of the table"]

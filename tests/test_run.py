@@ -543,6 +543,9 @@ def test_without_a_table_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixtur
     printed = capsys.readouterr().out
     assert "no benchmark table: cells are recorded without true accuracies and regrets" in printed
     assert "optimum" not in printed
+    (row,) = (cells(line) for line in printed.splitlines() if line.startswith("│ random_ws"))
+    assert row[2:5] == ["–", "–", "–"]
+    assert row[6] == "–"
 
 
 def test_misses_are_counted_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

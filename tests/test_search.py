@@ -171,7 +171,8 @@ def test_measuring_otherwise_changes_nothing(method: str, change: str, tmp_path:
 def test_removing_every_metric_changes_nothing(tmp_path: Path, usual: Usual, monkeypatch: pytest.MonkeyPatch) -> None:
     _, before = usual("darts")
     monkeypatch.setattr("bench.metrics.cell.supernet", lambda _searcher, lab: [None] * lab.replicas)
-    nothing = {"genotype": None, "key": None, "table": None, "miss": None, "regret_val": None, "regret_test": None}
+    monkeypatch.setattr("bench.metrics.discretisation.undefined", lambda _searcher, _space: "removed")
+    nothing = dict.fromkeys(("genotype", "key", "table", "miss", "regret_val", "regret_test", "elsewhere"))
     monkeypatch.setattr(
         "bench.metrics.cell.cells", lambda _space, _selected, n, _truth: [{**nothing, "no_genotype": "removed"}] * n
     )

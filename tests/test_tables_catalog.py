@@ -229,6 +229,32 @@ def test_a_cell_can_be_asked_for_in_every_way(
     assert "cell  " not in shown[0]
 
 
+def test_info_finds_the_table_of_a_space(
+    table_201: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NAS_STABILITY_DATA", str(table_201.parent.parent))
+    shown = []
+    for words in ([str(table_201)], ["nb201"], ["nb201", "--dataset", "cifar10"]):
+        assert main(["info", *words]) == 0
+        shown.append(capsys.readouterr().out)
+    assert len(set(shown)) == 1
+    assert shown[0].startswith(f"table    {table_201}\nspace    nb201\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nb20"], "expected the file of a table, or a space out of s1, s2, s3, nb201, toy, found no file nb20"),
+        (["nb201", "--dataset", "svhn"], "expected a table of nb201 on svhn in "),
+    ],
+)
+def test_info_says_what_to_give(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    assert main(["info", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
 def test_an_epoch_on_the_way_only_by_name(table_201: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["query", str(table_201), NB201, "--epoch", "100"]) == 0
     shown = capsys.readouterr().out

@@ -73,6 +73,10 @@ class Feed:
         _, c, h, w = self._images.shape
         return c, h, w
 
+    def images(self, split: str) -> int:
+        """Return the number of images of "train" or "val"."""
+        return len(self._halves[split])
+
     def steps_per_epoch(self, policy: DataPolicy, epoch: int, epochs: int = 1) -> int:
         """Return the number of steps in which the training images are passed over once.
 

@@ -1,7 +1,8 @@
 """The discretised cell of each replica, its table entry, and the state of its choices; all of one instant."""
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,15 @@ ENTRY_FIELDS = ("val_mean", "test_mean", "val", "test", "n_runs", "budget", "par
 
 @dataclass(frozen=True)
 class Truth:
-    """A benchmark table and what regret is measured against."""
+    """A benchmark table and what regret is measured against.
+
+    Attributes:
+        elsewhere: the same of the other datasets of the table's file, at the same budget.
+    """
 
     table: Table
     reference: Reference
+    elsewhere: "Mapping[str, Truth]" = field(default_factory=dict)
 
 
 def cells(space: Space, selected: Logits | None, replicas: int, truth: Truth | None) -> list[dict[str, Any]]:
@@ -32,7 +38,7 @@ def cells(space: Space, selected: Logits | None, replicas: int, truth: Truth | N
 
 
 def _no_cell(reason: str) -> dict[str, Any]:
-    names = ("genotype", "key", "table", "miss", "regret_val", "regret_test")
+    names = ("genotype", "key", "table", "miss", "regret_val", "regret_test", "elsewhere")
     return {**dict.fromkeys(names), "no_genotype": reason}
 
 
@@ -41,7 +47,7 @@ def _cell(space: Space, scores: dict[str, np.ndarray], truth: Truth | None) -> d
         return _no_cell("the scores are not finite: the search has diverged")
     genotype = discretise(space.groups, scores)
     key = space.key(genotype)
-    found = {"genotype": space.describe(genotype), "key": key, "no_genotype": None}
+    found = {"genotype": space.describe(genotype), "key": key, "no_genotype": None, "elsewhere": _elsewhere(key, truth)}
     entry = None if truth is None else truth.table.query(key)
     if truth is None or entry is None:
         miss = None if truth is None else True
@@ -53,6 +59,15 @@ def _cell(space: Space, scores: dict[str, np.ndarray], truth: Truth | None) -> d
         "miss": False,
         "regret_val": truth.reference.optimum_val - entry.val_mean,
         "regret_test": truth.reference.optimum_test - entry.test_mean,
+    }
+
+
+def _elsewhere(key: str, truth: Truth | None) -> dict[str, dict[str, float] | None]:
+    """Return the mean accuracies of a cell on the other datasets of the table's file; None: not in the table."""
+    entries = {name: one.table.query(key) for name, one in (truth.elsewhere if truth else {}).items()}
+    return {
+        name: None if entry is None else {"val_mean": entry.val_mean, "test_mean": entry.test_mean}
+        for name, entry in entries.items()
     }
 
 

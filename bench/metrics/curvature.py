@@ -102,6 +102,7 @@ def measure(
             columns |= exact_dominant(columns, begin.shape[1]) if settings.mode == "exact" else {}
             columns["lambda_simplex"] = simplex(searcher, probes.fixed, noise, settings.tolerance)
             columns["lambda_legacy"] = legacy(searcher, probes.remainder, settings.legacy_weight_decay)
+    columns["hessian_of"] = [searcher.hessian_of] * len(noise)
     return Measured([_record(columns, replica) for replica in range(len(noise))], found.vector)
 
 

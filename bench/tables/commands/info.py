@@ -2,27 +2,31 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from bench.tables.arrow import budgets, load, mapped, slots
 from bench.tables.commands import FOUND, Command
+from bench.tables.commands.finding import named
 from bench.tables.data import MEAN
 from bench.tables.table import Reference, Table
 
 
 def _info_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("table", type=Path)
+    parser.add_argument("table", metavar="TABLE", help="a file, or a space, whose table a run would find")
+    parser.add_argument("--dataset", help="of the space's table; default: cifar10, else digits")
 
 
 def _info(chosen: argparse.Namespace) -> int:
-    data = load(chosen.table)
-    sys.stdout.write(f"space    {data.space}\nsource   {data.source}\nsha256   {data.source_sha256 or 'unknown'}\n")
+    path = named(chosen.table, chosen.dataset)
+    data = load(path)
+    sys.stdout.write(
+        f"table    {path}\nspace    {data.space}\nsource   {data.source}\nsha256   {data.source_sha256 or 'unknown'}\n"
+    )
     for note in data.provenance:
         sys.stdout.write(f"note     {note}\n")
-    metadata = mapped(chosen.table)[1]
+    metadata = mapped(path)[1]
     for dataset, stored in budgets(metadata).items():
         for budget in stored:
-            write_reference(Table.open(chosen.table, dataset, budget).reference())
+            write_reference(Table.open(path, dataset, budget).reference())
     for slot, runs in slots(metadata).items():
         held = "means" if runs == (MEAN,) else f"runs {', '.join(runs)}"
         sys.stdout.write(f"{slot.name}: {held}\n")

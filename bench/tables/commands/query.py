@@ -4,13 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench.tables import catalog
 from bench.tables.arrow import budgets, mapped
 from bench.tables.commands import FOUND, MISS, Command
+from bench.tables.commands.finding import DATASETS, of_space
 from bench.tables.table import Table, TableEntry
-
-DATASETS = ("cifar10", "digits")
-"""Whose table is looked for, in this order, where none is named."""
 
 
 def _query_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,28 +49,7 @@ def _asked(chosen: argparse.Namespace) -> tuple[Path, str | None]:
     key = chosen.key if chosen.key is not None or chosen.cell is not None else words.pop()
     if len(words) != (chosen.space is None):
         raise ValueError(f"expected one table, or --space to find it, got {' '.join(words) or 'neither'}")
-    return (Path(words[0]) if words else _found(chosen.space, chosen.dataset)), key
-
-
-def _found(space: str, dataset: str | None) -> Path:
-    """Return the table that a run would find."""
-    from bench.data import data_root  # imports torch
-
-    names = DATASETS if dataset is None else (dataset,)
-    for name in names:
-        path = catalog.find(space, name, data_root(), catalog.default_cache(), lambda: _keys(space))
-        if path is not None:
-            return path
-    places = f"{data_root()} or {catalog.default_cache()}"
-    raise ValueError(
-        f"expected a table of {space} on {' or '.join(names)} in {places}, found none; import one, or name its file"
-    )
-
-
-def _keys(space: str) -> dict[str, int]:
-    from bench import spaces
-
-    return spaces.get(space).multiplicities()
+    return (Path(words[0]) if words else of_space(chosen.space, chosen.dataset)), key
 
 
 def _write_entry(path: Path, table: Table, entry: TableEntry) -> None:
