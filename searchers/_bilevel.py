@@ -56,7 +56,9 @@ class Recipe:
         order: the two levels of a step.
         end_epoch: called after every epoch with the searcher and the number of the epoch.
         memory: what the hooks above remember between steps.
-        select: logits to the scores that are discretised, None before anything is selected; without it, the logits.
+        select: logits to the scores that are discretised, None before anything is selected; without it, the logits
+            without what is excluded.
+        excluded: options that are never selected, by name, whatever decides; `select` itself sees to it.
         shift_invariant: groups whose rows are invariant to a constant (softmax rows).
         hessian_of: the loss λ is the curvature of, for captions.
         diagnostics: numbers of the last epoch for the records.
@@ -76,6 +78,7 @@ class Recipe:
     end_epoch: Callable[["Bilevel", int], None] | None = None
     memory: Memory | None = None
     select: Callable[[Logits], Logits | None] | None = None
+    excluded: tuple[str, ...] = ()
     shift_invariant: tuple[str, ...] | None = None
     hessian_of: str = "validation cross-entropy through the softmax relaxation"
     diagnostics: Callable[[], Mapping[str, Tensor]] | None = None

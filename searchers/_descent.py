@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from searchers._exclude import select_without
 from searchers._optim import SGD, ArchSettings, Gradients, Rate, Touched, WeightSettings, cosine, restore, touched
 from searchers.base import (
     Choices,
@@ -92,6 +93,9 @@ class CommonRecipe(Protocol):
     def select(self) -> Callable[[Logits], Logits | None] | None: ...
 
     @property
+    def excluded(self) -> tuple[str, ...]: ...
+
+    @property
     def shift_invariant(self) -> tuple[str, ...] | None: ...
 
     @property
@@ -139,8 +143,15 @@ class Descent(ABC, Generic[R]):
     def relax(self, logits: Logits) -> Choices:
         return self.recipe.relax(logits)
 
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        """Return the options that are never selected, by name."""
+        return self.recipe.excluded
+
     def selected(self) -> Logits | None:
-        return self.logits() if self.recipe.select is None else self.recipe.select(self.logits())
+        if self.recipe.select is not None:
+            return self.recipe.select(self.logits())
+        return select_without(self.supernet.groups, *self.excluded)(self.logits())
 
     def diagnostics(self) -> Mapping[str, Tensor]:
         return {}

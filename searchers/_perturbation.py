@@ -18,6 +18,8 @@ Sure: removal without renormalising, one row at a time, rate and fresh SGD. Our 
 statistics, of un-augmented images in a fixed order; where they are equal, the higher loss is worse; rows that keep k of
 several lose one option at a time, as inputs do in the paper's space; tuning is that of first-order DARTS whatever
 searched, without its samples, perturbations and penalties. Where the search has no logits, the mixture is uniform.
+What the search never selects (`none` of Fair DARTS, whose own space lacks it) is not asked about and not decided for;
+where the search may select `none`, as DARTS may on NAS-Bench-201, so may the removals.
 Accuracies are read on the host: they decide what is computed.
 """
 
@@ -97,6 +99,14 @@ class Tunable(Protocol):
     def arch_lr(self) -> float: ...
 
 
+@runtime_checkable
+class Selective(Protocol):
+    """A searcher that never selects some options, by name."""
+
+    @property
+    def excluded(self) -> tuple[str, ...]: ...
+
+
 class Perturbation:
     """Goes on with what has searched: decides its rows and tunes the rest."""
 
@@ -109,7 +119,9 @@ class Perturbation:
         self.hessian_of = None if search.hessian_of is None else f"{search.hessian_of}; decided rows are one-hot"
         own = {group.name for group in resources.groups}
         carried = [group for group in self.supernet.groups if group.name not in own]
-        self.projection = Projection(resources.groups, resources.stream("projection", 0), carried)
+        excluded = search.excluded if isinstance(search, Selective) else ()
+        streams = resources.stream("projection", 0)
+        self.projection = Projection(resources.groups, streams, carried, excluded=excluded)
         self.weights = SGD(search.weights.parameters, replace(search.weights.settings, lr=settings.lr))
         self.weights.weight_decay = search.weights.weight_decay
         self.policy = tuning(search.policy, epochs.start)

@@ -41,7 +41,8 @@ class SingleRecipe:
         memory: what the hooks above remember between steps.
         moves: the entries of the logits that move in a step with these choices; None: all.
         after: called when a step has moved weights and logits, with the logits before it and the choices of the step.
-        select: logits to the scores that are discretised; None discretises the logits.
+        select: logits to the scores that are discretised; None discretises the logits without what is excluded.
+        excluded: options that are never selected, by name, whatever decides; `select` itself sees to it.
         shift_invariant: groups whose rows are invariant to a constant (softmax rows); None: all.
         hessian_of: the loss λ is the curvature of, for captions.
     """
@@ -57,6 +58,7 @@ class SingleRecipe:
     moves: Callable[["Single", Choices], Touched] | None = None
     after: Callable[["Single", Logits, Choices], None] | None = None
     select: Callable[[Logits], Logits] | None = None
+    excluded: tuple[str, ...] = ()
     shift_invariant: tuple[str, ...] | None = None
     hessian_of: str = f"{SEEN}, through the softmax relaxation"
     policy: DataPolicy = ALL

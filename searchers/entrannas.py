@@ -60,6 +60,7 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     recipe = Recipe(
         relax,
         select=select,
+        excluded=() if settings.derive_none else ("none",),
         hessian_of="validation cross-entropy through the softmax of the engine cell at the epoch's temperature",
         options=SupernetOptions(shared_features=settings.share_features),
     )

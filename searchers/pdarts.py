@@ -107,6 +107,7 @@ class Stages:
             arch_moves=lambda searcher: self.alive.moves(next(iter(searcher.logits().values()))),
             memory=self.alive,
             select=self.select,
+            excluded=("none",),
             hessian_of="validation cross-entropy through the softmax over the operations that are left",
             warm_up=settings.warm_up,
             policy=policy(settings),

@@ -58,6 +58,7 @@ def build(settings: Settings | StableSettings, resources: Resources) -> Bilevel:
         end_epoch=decisions.end_epoch,
         memory=decisions,
         select=decisions.frozen.scores(select_without(resources.groups, "none")),
+        excluded=("none",),
         hessian_of="validation cross-entropy through the softmax relaxation of the rows that are not decided",
     )
     return Bilevel(recipe, settings.weights, settings.arch, resources)

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from searchers import _relax, _shapley
 from searchers._bilevel import Bilevel, Recipe
-from searchers._exclude import columns, select_without, softmax_without
+from searchers._exclude import columns, softmax_without
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._projection import without
 from searchers.base import DataPolicy, Group, Method, Resources, StepBatches, StepLosses
@@ -131,7 +131,7 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     values = Contributions(settings, resources)
     recipe = Recipe(
         relax=_relax.softmax if settings.none else softmax_without(resources.groups, "none"),
-        select=None if settings.none else select_without(resources.groups, "none"),
+        excluded=() if settings.none else ("none",),
         order=weights_only,
         end_epoch=values.end_epoch,
         memory=values,
