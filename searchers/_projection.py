@@ -11,8 +11,8 @@ row of each replica:
      A row that keeps k > 1 drops the one without which the score is highest, and is asked again until k are left.
   3. what is kept has weight 1 from then on, and the rest of the row is not computed.
 Options that are not computed anyway, have a weight of zero in every cell (as `none` where the search leaves it out), or
-are excluded by name are not asked about. Where scores are equal, the first option stays. Scores are read on the host: they decide what is
-computed.
+are excluded by name are not asked about. Where scores are equal, the first option stays. Scores are read on the host:
+they decide what is computed.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -86,6 +86,16 @@ def survivors(left: Options, scores: Float[np.ndarray, " _options"], keep: int) 
         return left
     order = np.argsort(np.where(np.isnan(scores), -np.inf, scores), kind="stable")
     return np.sort(left[order[:1] if keep == 1 else order[:-1]])
+
+
+def removals(groups: Sequence[Group]) -> int:
+    """Return how many removals are scored until all rows are decided, where no option is left out before."""
+    return sum(group.decisions * sum(_rounds(len(group.options), group.keep)) for group in groups)
+
+
+def _rounds(options: int, keep: int) -> range:
+    """Return the sizes of a row in the rounds it is asked in: one where it keeps one option."""
+    return range(options, options - 1 if keep == 1 else keep, -1)
 
 
 class Projection:

@@ -27,7 +27,7 @@ from torch import Tensor
 from searchers import _relax
 from searchers._bilevel import Bilevel, Moment, Recipe
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Group, Logits, Method, Resources
+from searchers.base import Group, Logits, Method, Published, Resources
 
 
 @dataclass(frozen=True)
@@ -77,4 +77,11 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     return Bilevel(recipe(settings, resources.groups), settings.weights, settings.arch, resources)
 
 
-METHOD = Method("fair_darts", Settings, build, "Chu et al. (2020), Fair DARTS", passes_per_step=2.0)
+METHOD = Method(
+    "fair_darts",
+    Settings,
+    build,
+    "Chu et al. (2020), Fair DARTS",
+    passes_per_step=2.0,
+    published=Published(50, "the authors' code, DARTS' space"),
+)

@@ -31,7 +31,7 @@ from searchers import _relax
 from searchers._bilevel import ArchGradient, Bilevel, Recipe, by_logits, clipped
 from searchers._gumbel import Noise, gumbel
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Choices, ForwardInputs, Logits, Method, Resources, StepBatches
+from searchers.base import Choices, ForwardInputs, Logits, Method, Published, Resources, StepBatches
 
 
 @dataclass(frozen=True)
@@ -115,4 +115,11 @@ def unsampled(choices: Choices) -> dict[str, Tensor]:
     return {name: (value * left[name].to(value)).sum(-1) for name, value in choices.weights.items() if left[name].any()}
 
 
-METHOD = Method("gdas", Settings, build, "Dong and Yang (2019), GDAS", passes_per_step=1.5)
+METHOD = Method(
+    "gdas",
+    Settings,
+    build,
+    "Dong and Yang (2019), GDAS",
+    passes_per_step=1.5,
+    published=Published(100, "NAS-Bench-1Shot1, whose settings are the defaults"),
+)

@@ -24,7 +24,7 @@ from torch import Tensor
 from searchers import _relax
 from searchers._bilevel import ArchGradient, Bilevel, Recipe
 from searchers._descent import filled
-from searchers._exclude import select_without, softmax_without
+from searchers._exclude import softmax_without
 from searchers._matching import Matching
 from searchers._optim import ArchSettings, WeightSettings
 from searchers.base import Method, Resources, StepBatches, SupernetOptions

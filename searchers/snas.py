@@ -31,7 +31,7 @@ from searchers._drop_path import drop_path
 from searchers._gumbel import gumbel, relaxed
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._single import ALL, SEEN, Single, SingleRecipe
-from searchers.base import Choices, ForwardInputs, Logits, Method, Resources, StepBatches, Supernet
+from searchers.base import Choices, ForwardInputs, Logits, Method, Published, Resources, StepBatches, Supernet
 
 
 @dataclass(frozen=True)
@@ -115,4 +115,12 @@ def resource(sample: dict[str, Tensor], shares: dict[str, Tensor]) -> Float[Tens
     return torch.stack(used).sum(0)
 
 
-METHOD = Method("snas", Settings, build, "Xie et al. (2019), SNAS", passes_per_step=1.2, policy=lambda _settings: ALL)
+METHOD = Method(
+    "snas",
+    Settings,
+    build,
+    "Xie et al. (2019), SNAS",
+    passes_per_step=1.2,
+    policy=lambda _settings: ALL,
+    published=Published(150, "the paper, DARTS' space"),
+)
