@@ -42,7 +42,8 @@ def parser() -> argparse.ArgumentParser:
         "table": "benchmark table (.arrow, .parquet, .csv), or none to run without accuracies",
         "device": "cpu, cuda, cuda:1",
         "curvature": "power (iteration), lanczos (fewer products), exact (whole spectrum every epoch) or off",
-        "metrics": "ranking: how well shared weights rank cells, against the table",
+        "metrics": "ranking: how well shared weights rank cells, against the table; native: λ of the loss that methods "
+        "which sample descend on",
         "results": "folder the runs are written to",
         "launcher": "where the stacks are searched: local, ray (a cluster, extra [ray]) or slurm (extra [slurm])",
         "address": "ray: of the cluster; without: RAY_ADDRESS, or a cluster on this machine",

@@ -35,7 +35,7 @@ class Request:
         replicas: most seeds in one stack.
         queries, budget_s: what a repetition of a table-only method may spend: cells, simulated seconds.
         fitness_budget: training epochs of the accuracy that table-only methods see.
-        metrics: what is measured besides λ: "ranking".
+        metrics: what is measured besides λ: "ranking", "native".
         landscape: whether slices of the loss are measured after the last epoch.
         ranking_every: epochs from one ranking to the next; None: after the last epoch only.
         tensorboard: whether curves are written for TensorBoard too.
@@ -265,9 +265,9 @@ def _names(value: Any) -> tuple[str, ...]:
 def _metrics(value: Any, ranking_every: bool) -> tuple[str, ...]:
     listed = value if isinstance(value, list | tuple) else str(value).split(",")
     names = tuple(dict.fromkeys(str(name).strip() for name in listed))
-    if not set(names) <= {"ranking"}:
-        raise ValueError(f"expected metrics out of ranking, got {value!r}")
-    if ranking_every and not names:
+    if not set(names) <= {"ranking", "native"}:
+        raise ValueError(f"expected metrics out of ranking, native, got {value!r}")
+    if ranking_every and "ranking" not in names:
         raise ValueError("expected --metrics ranking beside --ranking-every, got none")
     return names
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from bench.metrics.curvature import CurvatureSettings
 from bench.metrics.landscape import LandscapeSettings
+from bench.metrics.native import NativeSettings
 from bench.metrics.ranking import RankingProbe
 from bench.presets import Preset
 from bench.request import Request, Settings, grid
@@ -132,6 +133,7 @@ def specs(bench: Bench, method: Method, changes: Settings | None = None) -> tupl
         landscape=LandscapeSettings() if bench.request.landscape else None,
         table=None if bench.truth is None else bench.truth.reference.digest,
         budget=None if bench.truth is None else bench.truth.reference.budget,
+        native=NativeSettings() if "native" in bench.request.metrics else None,
     )
     return tuple(dataclasses.replace(base, seed=seed) for seed in preset.seeds)
 

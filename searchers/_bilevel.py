@@ -23,6 +23,7 @@ from searchers.base import (
     DataPolicy,
     ForwardInputs,
     Logits,
+    Native,
     StepBatches,
     StepLosses,
     Supernet,
@@ -61,6 +62,7 @@ class Recipe:
         excluded: options that are never selected, by name, whatever decides; `select` itself sees to it.
         shift_invariant: groups whose rows are invariant to a constant (softmax rows).
         hessian_of: the loss λ is the curvature of, for captions.
+        native: the loss of a sample, where the search descends on samples.
         diagnostics: numbers of the last epoch for the records.
         warm_up: share of the epochs in which only the weights move: no architecture step, no validation loss.
     """
@@ -81,6 +83,7 @@ class Recipe:
     excluded: tuple[str, ...] = ()
     shift_invariant: tuple[str, ...] | None = None
     hessian_of: str = "validation cross-entropy through the softmax relaxation"
+    native: Native | None = None
     diagnostics: Callable[[], Mapping[str, Tensor]] | None = None
     warm_up: float = 0.0
     policy: DataPolicy = DataPolicy()

@@ -19,6 +19,7 @@ from searchers.base import (
     DataPolicy,
     Group,
     Logits,
+    Native,
     Resources,
     StepBatches,
     StepLosses,
@@ -102,6 +103,9 @@ class CommonRecipe(Protocol):
     def hessian_of(self) -> str: ...
 
     @property
+    def native(self) -> Native | None: ...
+
+    @property
     def policy(self) -> DataPolicy: ...
 
     @property
@@ -142,6 +146,11 @@ class Descent(ABC, Generic[R]):
 
     def relax(self, logits: Logits) -> Choices:
         return self.recipe.relax(logits)
+
+    @property
+    def native(self) -> Native | None:
+        """Return the loss it descends on where that is random."""
+        return self.recipe.native
 
     @property
     def excluded(self) -> tuple[str, ...]:

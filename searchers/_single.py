@@ -18,7 +18,7 @@ import torch
 from searchers import _relax
 from searchers._descent import ArchOptimiser, Descent, Init, Memory, Penalty, filled, move_weights
 from searchers._optim import Adam, ArchSettings, Touched
-from searchers.base import Choices, DataPolicy, ForwardInputs, Logits, StepBatches, StepLosses, SupernetOptions
+from searchers.base import Choices, DataPolicy, ForwardInputs, Logits, Native, StepBatches, StepLosses, SupernetOptions
 
 ALL = DataPolicy(split="all", val_batches=0)
 """Every image trains weights and architecture."""
@@ -45,6 +45,7 @@ class SingleRecipe:
         excluded: options that are never selected, by name, whatever decides; `select` itself sees to it.
         shift_invariant: groups whose rows are invariant to a constant (softmax rows); None: all.
         hessian_of: the loss λ is the curvature of, for captions.
+        native: the loss of a sample, where the search descends on samples.
     """
 
     relax: Callable[[Logits], Choices] = _relax.softmax
@@ -61,6 +62,7 @@ class SingleRecipe:
     excluded: tuple[str, ...] = ()
     shift_invariant: tuple[str, ...] | None = None
     hessian_of: str = f"{SEEN}, through the softmax relaxation"
+    native: Native | None = None
     policy: DataPolicy = ALL
     options: SupernetOptions = SupernetOptions()
 

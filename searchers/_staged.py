@@ -26,8 +26,10 @@ from searchers.base import (
     Horizon,
     Logits,
     Method,
+    Native,
     Published,
     Resources,
+    Sampling,
     Searcher,
     StepBatches,
     StepLosses,
@@ -170,6 +172,10 @@ class Staged:
     @property
     def shift_invariant(self) -> tuple[str, ...]:
         return self.stage.shift_invariant
+
+    @property
+    def native(self) -> Native | None:
+        return self.stage.native if isinstance(self.stage, Sampling) else None
 
     def logits(self) -> Logits:
         return self.stage.logits()

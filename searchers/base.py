@@ -332,6 +332,28 @@ class Searcher(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+@dataclass(frozen=True)
+class Native:
+    """The loss that a searcher itself descends on, where it is the mean of a random one.
+
+    Attributes:
+        hessian_of: that loss, for records and captions.
+        draw: (logits, number) to one sample of the mixing weights and what else its pass receives: pure, as
+            differentiable as in a step, of streams that no step draws from.
+    """
+
+    hessian_of: str
+    draw: Callable[[Logits, int], tuple[Choices, ForwardInputs]]
+
+
+@runtime_checkable
+class Sampling(Protocol):
+    """A searcher that may descend on a random loss; λ is defined on a deterministic relaxation besides."""
+
+    @property
+    def native(self) -> Native | None: ...
+
+
 class Query(NamedTuple):
     """The next cell of every repetition, at one budget.
 
