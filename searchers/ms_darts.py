@@ -93,6 +93,7 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
         weight_choices=_perturb.weight_choices(shifted),
         end_epoch=gauge.end_epoch,
         diagnostics=gauge.read,
+        memory=gauge,
         policy=policy(settings),
     )
     return Bilevel(recipe, settings.weights, settings.arch, resources)
