@@ -11,7 +11,8 @@ One step, with τ falling linearly over the epochs:
   2. w: ∂L_train(w, another sample)/∂w on a training batch; clip; SGD. What was not sampled does not move.
 Discretise: the highest logits of each row, without noise.
 λ is the curvature of the loss through softmax(α), without noise or τ: GDAS' own loss is a random one, and its Hessian
-that of a surrogate, L(one-hot + y(α) − y) at fixed noise; `--metrics native` records it beside λ.
+that of a surrogate, L(one-hot + y(α) − y) at fixed noise; `--metrics native` records it beside λ. It
+grows as 1/τ² while τ falls, whatever the landscape does.
 
 What is sampled depends on the logits, so they are copied to the host once a forward pass.
 Sure: both variants of the gradient. "selected_only": the other operations are not evaluated and α hears of them through
