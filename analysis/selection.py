@@ -1,7 +1,8 @@
 """Choose runs that may stand in one panel, and label them.
 
 A protocol is everything a specification fixes but seed, signature, method and settings, and the benchmark table's
-digest. Runs of several protocols in one space are refused until the user names the values that may stand together.
+digest. Runs of several protocols in one space are refused until the user names the values that may stand together; runs
+that differ only in what was measured besides may.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,8 @@ import pandas as pd
 
 ABSENT = "absent"
 SPACES = ("s1", "s2", "s3", "nb201")
+BESIDES = ("spec.landscape", "spec.ranking", "spec.native")
+"""Protocol fields that say what was measured besides; no other number of a run depends on them."""
 Where = Mapping[str, Sequence[str]]
 """Field to the values that may stand together, as `--where field=value` spells them."""
 
@@ -114,6 +117,8 @@ def _refuse_mixed(frame: pd.DataFrame, space: str, named: set[str]) -> None:
     heads = one_per_run(frame)
     differing = {}
     for column in protocol_columns(frame):
+        if column in BESIDES:
+            continue
         values = _comparable(heads, column)
         if column not in named and values.nunique() > 1:
             differing[_field(column)] = values.value_counts().sort_index()

@@ -21,7 +21,7 @@ def announce(console: Console, bench: Bench) -> None:
     lines = [
         f"benchmark {preset.name}: {bench.why}",
         f"{bench.space.name} on {preset.dataset}: {preset.train_size} images {shares}, batch {preset.batch_size}, "
-        f"{preset.channels} channels, {preset.cells} cells a stage, {preset.epochs} epochs, device {bench.device}",
+        f"{preset.channels} channels, {preset.cells} cells a stage, {_epochs(bench)} epochs, device {bench.device}",
     ]
     if changes := _changes(bench):
         lines.append(f"settings that differ from the methods' defaults: {'; '.join(changes)}")
@@ -35,6 +35,10 @@ def announce(console: Console, bench: Bench) -> None:
         lines.append(f"ranking: {preset.ranking.cells} cells of the space, overlap of the best {preset.ranking.top}")
     for line in lines:
         say(console, line)
+
+
+def _epochs(bench: Bench) -> str:
+    return "each method's published" if bench.request.epochs == "published" else str(bench.preset.epochs)
 
 
 def _no_table(bench: Bench) -> str:
@@ -68,12 +72,19 @@ def dry_run(console: Console, plan: Plan) -> float:
     return total_s
 
 
+def _where(bench: Bench, variant: Variant) -> str:
+    """Return where a published horizon is from, in brackets; nothing for another."""
+    found = variant.method.published if bench.request.epochs == "published" else None
+    return "" if found is None else f" ({found.where})"
+
+
 def _runs(console: Console, plan: Plan, variant: Variant) -> tuple[Estimate, int]:
     """Say what the runs of a variant are; return what a stack of them costs, and its width."""
     specs, request = variant.specs, plan.bench.request
     width = min(request.replicas or len(specs), len(specs))
     found = estimate(setup.stack(plan.bench, variant.method, specs[:width]))
     note = f"{variant.note}, " if variant.note else ""
+    note += f"{specs[0].epochs} epochs{_where(plan.bench, variant)}, "
     for spec in specs:
         done = "  finished" if store.finished(request.results, spec) else ""
         say(

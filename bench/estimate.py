@@ -9,7 +9,7 @@ from bench.ops import initialise
 from bench.rng import torch_stream
 from bench.search import Stack
 from searchers._relax import cross_entropy, normal_logits, softmax
-from searchers.base import Batch, SupernetOptions
+from searchers.base import Batch, Extent, SupernetOptions
 
 IMAGES = 8
 PRODUCTS = 10
@@ -23,7 +23,8 @@ class Estimate:
     Attributes:
         weights: of one replica's supernet.
         steps_per_epoch: of the first epoch.
-        wall_s: seconds for all epochs, steps and curvature; extrapolated linearly in the batch.
+        wall_s: seconds for all epochs: steps, what the method evaluates besides, and curvature; extrapolated linearly
+            in the batch.
         peak_bytes: activations, weights and optimiser state at the larger of batch and probe.
     """
 
@@ -51,6 +52,7 @@ def estimate(stack: Stack) -> Estimate:
     measured = 0 if spec.curvature.mode == "off" else spec.probe_size * (1 + PASSES_PER_PRODUCT * PRODUCTS)
     trained = sum(count * size for count, size in zip(steps, sizes, strict=True))
     images = trained * method.passes_per_step + spec.epochs * measured / spec.curvature_every
+    images += method.evaluated(spec.settings, _extent(stack))
     groups = lab.space.groups
     return Estimate(
         weights=parameters,
@@ -60,6 +62,12 @@ def estimate(stack: Stack) -> Estimate:
         wall_s=images * image_s,
         peak_bytes=int(max([*sizes, 2 * spec.probe_size]) * image_bytes) + 4 * lab.replicas * parameters * 4,
     )
+
+
+def _extent(stack: Stack) -> Extent:
+    spec, feed = stack.spec, stack.lab.feed
+    half, evaluation = feed.evaluation_sizes("val")
+    return Extent(stack.lab.groups, spec.epochs, half, evaluation, spec.batch_size)
 
 
 def _pass(stack: Stack, network: torch.nn.Module) -> tuple[float, float]:

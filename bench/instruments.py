@@ -7,9 +7,9 @@ from torch import Tensor
 
 from bench.clock import Clock
 from bench.lab import Lab
-from bench.metrics import cell, curvature, discretisation, landscape, ranking
+from bench.metrics import cell, curvature, discretisation, landscape, native, ranking
 from bench.spec import RunSpec
-from searchers.base import Searcher
+from searchers.base import Batch, Searcher
 
 Fields = list[dict[str, Any]]
 """Fields of a record, one dictionary a replica."""
@@ -71,8 +71,13 @@ class Instruments:
         noise = lab.stream("curvature", epoch)
         with clock.curvature():
             found = curvature.measure(self.searcher, probes, self.vectors, noise, spec.curvature, whole)
+            besides = self._native(probes.fixed) if whole else [{}] * lab.replicas
         self.vectors = found.vectors
-        return _present("curvature", found.records)
+        return _present("curvature", [{**one, **more} for one, more in zip(found.records, besides, strict=True)])
+
+    def _native(self, probe: Batch) -> Fields:
+        settings = self.spec.native
+        return [{}] * self.lab.replicas if settings is None else native.measure(self.searcher, probe, settings)
 
     def _why_no_curvature(self, epoch: int) -> str | None:
         spec = self.spec

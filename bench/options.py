@@ -13,6 +13,18 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; see python -m bench.run --help")
 
 
+def epochs(text: str) -> int | str:
+    """Return the value of `--epochs`: a number, or the word for each method's own.
+
+    Raises:
+        argparse.ArgumentTypeError: it is neither.
+    """
+    try:
+        return text if text == "published" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a positive whole number or published, got {text!r}") from None
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser; what was not given is None."""
     found = Parser(
@@ -30,7 +42,8 @@ def parser() -> argparse.ArgumentParser:
         "table": "benchmark table (.arrow, .parquet, .csv), or none to run without accuracies",
         "device": "cpu, cuda, cuda:1",
         "curvature": "power (iteration), lanczos (fewer products), exact (whole spectrum every epoch) or off",
-        "metrics": "ranking: how well shared weights rank cells, against the table",
+        "metrics": "ranking: how well shared weights rank cells, against the table; native: λ of the loss that methods "
+        "which sample descend on",
         "results": "folder the runs are written to",
         "launcher": "where the stacks are searched: local, ray (a cluster, extra [ray]) or slurm (extra [slurm])",
         "address": "ray: of the cluster; without: RAY_ADDRESS, or a cluster on this machine",
@@ -40,7 +53,6 @@ def parser() -> argparse.ArgumentParser:
         "config": "YAML file that spells the same options",
     }
     numbers: dict[str, str] = {
-        "epochs": "total budget; schedules scale with it",
         "budget": "training epochs of the table's accuracies",
         "train_size": "images of both halves together",
         "channels": "channels of the first stage",
@@ -60,6 +72,12 @@ def parser() -> argparse.ArgumentParser:
         found.add_argument(f"--{name.replace('_', '-')}", help=about, default=None)
     for name, about in numbers.items():
         found.add_argument(f"--{name.replace('_', '-')}", help=about, default=None, type=int)
+    found.add_argument(
+        "--epochs",
+        help="total budget, schedules scale with it; published: each method's own",
+        default=None,
+        type=epochs,
+    )
     found.add_argument("--unit-cpus", help="ray, slurm: CPUs a stack gets, 1 by default", default=None, type=float)
     found.add_argument("--unit-gpus", help="ray: GPUs a stack gets, such as 0.25", default=None, type=float)
     found.add_argument(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench import options, plain_yaml
 from bench.spaces import SPACES
@@ -29,12 +29,13 @@ class Request:
         space: its name; several, separated by commas, until `one_space` has parted them.
         methods: names, ("all",) for every method that trains a supernet, ("tabular",) for every table-only one.
         benchmark: "auto", "paper" or "embedded".
+        epochs: "published": each method's own, as its registry entry says.
         table: a file; "none" runs without accuracies.
         set: method name to dotted settings.
         replicas: most seeds in one stack.
         queries, budget_s: what a repetition of a table-only method may spend: cells, simulated seconds.
         fitness_budget: training epochs of the accuracy that table-only methods see.
-        metrics: what is measured besides λ: "ranking".
+        metrics: what is measured besides λ: "ranking", "native".
         landscape: whether slices of the loss are measured after the last epoch.
         ranking_every: epochs from one ranking to the next; None: after the last epoch only.
         tensorboard: whether curves are written for TensorBoard too.
@@ -51,7 +52,7 @@ class Request:
     space: str
     methods: tuple[str, ...] = ("all",)
     seeds: tuple[int, ...] | None = None
-    epochs: int | None = None
+    epochs: int | Literal["published"] | None = None
     benchmark: str = "auto"
     dataset: str | None = None
     table: str | None = None
@@ -218,15 +219,20 @@ def _checked(fields: dict[str, Any]) -> Request:
 
 
 def _check_numbers(fields: Mapping[str, Any]) -> None:
-    numbers = ("epochs", "train_size", "channels", "cells", "batch_size", "probe_size", "threads", "replicas")
+    if fields.get("epochs") != "published":
+        _check_whole("epochs", fields.get("epochs", 1), " or published")
+    numbers = ("train_size", "channels", "cells", "batch_size", "probe_size", "threads", "replicas")
     for name in (*numbers, "curvature_every", "ranking_every", "budget", "queries", "fitness_budget", "jobs"):
-        value = fields.get(name, 1)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"expected a positive whole number for {name}, got {value!r}")
+        _check_whole(name, fields.get(name, 1))
     if type(retries := fields.get("retries", 0)) is not int or retries < 0:
         raise ValueError(f"expected a whole number from 0 on for retries, got {retries!r}")
     if not isinstance(seconds := fields.get("budget_s", 1.0), int | float) or not 0 < seconds < math.inf:
         raise ValueError(f"expected a positive number of seconds for budget_s, got {seconds!r}")
+
+
+def _check_whole(name: str, value: Any, other: str = "") -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"expected a positive whole number{other} for {name}, got {value!r}")
 
 
 def _check_launcher(fields: dict[str, Any]) -> None:
@@ -259,9 +265,9 @@ def _names(value: Any) -> tuple[str, ...]:
 def _metrics(value: Any, ranking_every: bool) -> tuple[str, ...]:
     listed = value if isinstance(value, list | tuple) else str(value).split(",")
     names = tuple(dict.fromkeys(str(name).strip() for name in listed))
-    if not set(names) <= {"ranking"}:
-        raise ValueError(f"expected metrics out of ranking, got {value!r}")
-    if ranking_every and not names:
+    if not set(names) <= {"ranking", "native"}:
+        raise ValueError(f"expected metrics out of ranking, native, got {value!r}")
+    if ranking_every and "ranking" not in names:
         raise ValueError("expected --metrics ranking beside --ranking-every, got none")
     return names
 

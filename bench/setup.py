@@ -114,6 +114,8 @@ def _means(best: Reference) -> dict[str, dict[str, float]]:
 def _override(preset: Preset, request: Request) -> Preset:
     names = ("seeds", "epochs", "train_size", "channels", "cells", "batch_size", "probe_size", "curvature")
     given = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
+    if given.get("epochs") == "published":
+        del given["epochs"]
     return dataclasses.replace(preset, **given)
 
 

@@ -9,11 +9,12 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from bench.data.augment import Augmentation
 from bench.metrics.curvature import CurvatureSettings
 from bench.metrics.landscape import LandscapeSettings
+from bench.metrics.native import NativeSettings
 from bench.metrics.ranking import RankingProbe
 
 
@@ -21,14 +22,21 @@ from bench.metrics.ranking import RankingProbe
 class Signed:
     """A specification whose fields decide its records: they name it."""
 
+    UNSAID: ClassVar[tuple[str, ...]] = ()
+    """Fields that are left out where they are None, so that they name nothing new."""
+
     def resolved(self) -> dict[str, Any]:
         """Return the specification as plain values, with its signature."""
-        return {**dataclasses.asdict(self), "signature": self.signature}
+        return {**self._said(), "signature": self.signature}
 
     @functools.cached_property
     def signature(self) -> str:
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True, allow_nan=False)
+        text = json.dumps(self._said(), sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def _said(self) -> dict[str, Any]:
+        fields = dataclasses.asdict(self)
+        return {name: value for name, value in fields.items() if value is not None or name not in self.UNSAID}
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,7 @@ class RunSpec(Signed):
         cells: cells a stage.
         ranking: None: the correlation of shared weights with the table is not measured.
         landscape: None: no slices of the loss are measured.
+        native: None: the curvature of sampled losses is not measured.
         table: content digest of the benchmark table, None for a run without accuracies.
         budget: training epochs of the table's accuracies.
     """
@@ -67,6 +76,9 @@ class RunSpec(Signed):
     landscape: LandscapeSettings | None
     table: str | None
     budget: int | None
+    native: NativeSettings | None = None
+
+    UNSAID = ("native",)
 
     @property
     def name(self) -> str:

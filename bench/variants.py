@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from bench.metrics.curvature import CurvatureSettings
 from bench.metrics.landscape import LandscapeSettings
+from bench.metrics.native import NativeSettings
 from bench.metrics.ranking import RankingProbe
 from bench.presets import Preset
 from bench.request import Request, Settings, grid
@@ -21,7 +22,7 @@ def methods(request: Request) -> list[Method]:
     """Return the methods asked for.
 
     Raises:
-        ValueError: one is unknown, or settings are given for one that is not asked for.
+        ValueError: one is unknown, settings are given for one that is not asked for, or one has no published horizon.
     """
     names = tuple(METHODS) if request.methods == ("all",) else request.methods
     found = [method(name) for name in names]
@@ -35,7 +36,22 @@ def methods(request: Request) -> list[Method]:
     nowhere = sorted(path for path in request.set.get("*", {}) if path.split(".")[0] not in fields)
     if nowhere:
         raise ValueError(f"expected one of the settings {', '.join(sorted(fields))}, got {', '.join(nowhere)}")
+    _check_published(request, found)
     return found
+
+
+def _check_published(request: Request, found: Sequence[Method]) -> None:
+    """Raise where a published horizon is asked for that nobody is known to have published.
+
+    Another number in its place would stand in records and figures as if it were the published one.
+    """
+    trained = [one for one in found if one.policy(one.settings()).train_batches]
+    without = [one.name for one in trained if one.published is None]
+    if request.epochs == "published" and without:
+        raise ValueError(
+            f"expected methods with a published horizon beside --epochs published, got {', '.join(without)}: search "
+            "these with --epochs NUMBER, in a command of their own"
+        )
 
 
 def method(name: str) -> Method:
@@ -102,7 +118,7 @@ def specs(bench: Bench, method: Method, changes: Settings | None = None) -> tupl
         method=method.name,
         settings=settings,
         seed=0,
-        epochs=preset.epochs if method.policy(settings).train_batches else 0,
+        epochs=_horizon(bench, method) if method.policy(settings).train_batches else 0,
         train_size=preset.train_size,
         batch_size=preset.batch_size,
         eval_batch_size=preset.eval_batch_size,
@@ -117,8 +133,16 @@ def specs(bench: Bench, method: Method, changes: Settings | None = None) -> tupl
         landscape=LandscapeSettings() if bench.request.landscape else None,
         table=None if bench.truth is None else bench.truth.reference.digest,
         budget=None if bench.truth is None else bench.truth.reference.budget,
+        native=NativeSettings() if "native" in bench.request.metrics else None,
     )
     return tuple(dataclasses.replace(base, seed=seed) for seed in preset.seeds)
+
+
+def _horizon(bench: Bench, method: Method) -> int:
+    if bench.request.epochs != "published":
+        return bench.preset.epochs
+    assert method.published is not None  # `methods` has refused the others
+    return method.published.epochs
 
 
 def stacked(bench: Bench, method: Method, changes: Settings, seeds: Sequence[int]) -> tuple[RunSpec, ...]:

@@ -23,6 +23,7 @@ from searchers.base import (
     DataPolicy,
     ForwardInputs,
     Logits,
+    Native,
     StepBatches,
     StepLosses,
     Supernet,
@@ -56,9 +57,12 @@ class Recipe:
         order: the two levels of a step.
         end_epoch: called after every epoch with the searcher and the number of the epoch.
         memory: what the hooks above remember between steps.
-        select: logits to the scores that are discretised, None before anything is selected; without it, the logits.
+        select: logits to the scores that are discretised, None before anything is selected; without it, the logits
+            without what is excluded.
+        excluded: options that are never selected, by name, whatever decides; `select` itself sees to it.
         shift_invariant: groups whose rows are invariant to a constant (softmax rows).
         hessian_of: the loss λ is the curvature of, for captions.
+        native: the loss of a sample, where the search descends on samples.
         diagnostics: numbers of the last epoch for the records.
         warm_up: share of the epochs in which only the weights move: no architecture step, no validation loss.
     """
@@ -76,8 +80,10 @@ class Recipe:
     end_epoch: Callable[["Bilevel", int], None] | None = None
     memory: Memory | None = None
     select: Callable[[Logits], Logits | None] | None = None
+    excluded: tuple[str, ...] = ()
     shift_invariant: tuple[str, ...] | None = None
     hessian_of: str = "validation cross-entropy through the softmax relaxation"
+    native: Native | None = None
     diagnostics: Callable[[], Mapping[str, Tensor]] | None = None
     warm_up: float = 0.0
     policy: DataPolicy = DataPolicy()

@@ -12,12 +12,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from searchers._exclude import select_without
 from searchers._optim import SGD, ArchSettings, Gradients, Rate, Touched, WeightSettings, cosine, restore, touched
 from searchers.base import (
     Choices,
     DataPolicy,
     Group,
     Logits,
+    Native,
     Resources,
     StepBatches,
     StepLosses,
@@ -92,10 +94,16 @@ class CommonRecipe(Protocol):
     def select(self) -> Callable[[Logits], Logits | None] | None: ...
 
     @property
+    def excluded(self) -> tuple[str, ...]: ...
+
+    @property
     def shift_invariant(self) -> tuple[str, ...] | None: ...
 
     @property
     def hessian_of(self) -> str: ...
+
+    @property
+    def native(self) -> Native | None: ...
 
     @property
     def policy(self) -> DataPolicy: ...
@@ -139,8 +147,20 @@ class Descent(ABC, Generic[R]):
     def relax(self, logits: Logits) -> Choices:
         return self.recipe.relax(logits)
 
+    @property
+    def native(self) -> Native | None:
+        """Return the loss it descends on where that is random."""
+        return self.recipe.native
+
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        """Return the options that are never selected, by name."""
+        return self.recipe.excluded
+
     def selected(self) -> Logits | None:
-        return self.logits() if self.recipe.select is None else self.recipe.select(self.logits())
+        if self.recipe.select is not None:
+            return self.recipe.select(self.logits())
+        return select_without(self.supernet.groups, *self.excluded)(self.logits())
 
     def diagnostics(self) -> Mapping[str, Tensor]:
         return {}

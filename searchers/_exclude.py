@@ -43,13 +43,15 @@ def softmax_without(groups: Sequence[Group], option: str) -> Callable[[Logits], 
     return relax
 
 
-def select_without(groups: Sequence[Group], option: str) -> Callable[[Logits], Logits]:
-    """Return a selection by the logits in which the option is below all others of its row."""
-    left_out = columns(groups, option)
+def select_without(groups: Sequence[Group], *options: str) -> Callable[[Logits], Logits]:
+    """Return a selection by the logits in which these options are below all others of their rows."""
+    left_out = [columns(groups, option) for option in options]
 
     def select(logits: Logits) -> Logits:
-        lowered = {name: below(logits[name], _only(logits[name], column)) for name, column in left_out.items()}
-        return {name: lowered.get(name, values.clone()) for name, values in logits.items()}
+        found = {name: values.clone() for name, values in logits.items()}
+        for places in left_out:
+            found |= {name: below(found[name], _only(found[name], column)) for name, column in places.items()}
+        return found
 
     return select
 

@@ -8,7 +8,7 @@ here).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -194,6 +194,13 @@ class Gauge:
     def read(self) -> Mapping[str, Float[Tensor, " replicas"]]:
         """Return the last epoch's mean; nothing before the first epoch and where there are no kernels."""
         return {} if self._mean is None else {"effective_samples": self._mean}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is left of an epoch that has ended: the final record shows it once more."""
+        return {"mean": self._mean}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._mean, self._sum, self._count = state.get("mean"), None, 0
 
 
 def mean_shift(

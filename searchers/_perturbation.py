@@ -18,6 +18,8 @@ Sure: removal without renormalising, one row at a time, rate and fresh SGD. Our 
 statistics, of un-augmented images in a fixed order; where they are equal, the higher loss is worse; rows that keep k of
 several lose one option at a time, as inputs do in the paper's space; tuning is that of first-order DARTS whatever
 searched, without its samples, perturbations and penalties. Where the search has no logits, the mixture is uniform.
+What the search never selects (`none` of Fair DARTS, whose own space lacks it) is not asked about and not decided for;
+where the search may select `none`, as DARTS may on NAS-Bench-201, so may the removals.
 Accuracies are read on the host: they decide what is computed.
 """
 
@@ -33,14 +35,17 @@ from searchers import _relax
 from searchers._bilevel import weight_step
 from searchers._descent import ArchOptimiser, filled
 from searchers._optim import SGD
-from searchers._projection import Projection
+from searchers._projection import Projection, removals
 from searchers._staged import Selection
 from searchers.base import (
+    FORWARD,
     Batch,
     Choices,
     DataPolicy,
     Evaluation,
+    Extent,
     Logits,
+    Published,
     Resources,
     Searcher,
     StepBatches,
@@ -97,6 +102,14 @@ class Tunable(Protocol):
     def arch_lr(self) -> float: ...
 
 
+@runtime_checkable
+class Selective(Protocol):
+    """A searcher that never selects some options, by name."""
+
+    @property
+    def excluded(self) -> tuple[str, ...]: ...
+
+
 class Perturbation:
     """Goes on with what has searched: decides its rows and tunes the rest."""
 
@@ -109,7 +122,9 @@ class Perturbation:
         self.hessian_of = None if search.hessian_of is None else f"{search.hessian_of}; decided rows are one-hot"
         own = {group.name for group in resources.groups}
         carried = [group for group in self.supernet.groups if group.name not in own]
-        self.projection = Projection(resources.groups, resources.stream("projection", 0), carried)
+        excluded = search.excluded if isinstance(search, Selective) else ()
+        streams = resources.stream("projection", 0)
+        self.projection = Projection(resources.groups, streams, carried, excluded=excluded)
         self.weights = SGD(search.weights.parameters, replace(search.weights.settings, lr=settings.lr))
         self.weights.weight_decay = search.weights.weight_decay
         self.policy = tuning(search.policy, epochs.start)
@@ -214,10 +229,18 @@ def accuracy_then_loss(found: Evaluation) -> Float[Tensor, " replicas"]:
     return found.accuracy.double() - TIE * (1 - 1 / (1 + loss))
 
 
+def evaluated(settings: Settings, extent: Extent) -> float:
+    """Return the cost of all removals."""
+    images = extent.half if settings.batches is None else settings.batches * extent.evaluation
+    return removals(extent.groups) * images * FORWARD
+
+
 SELECTION = Selection(
     "perturbation",
     Settings,
     lambda settings: settings.share,
     Perturbation,
     "Wang et al. (2021), DARTS-PT",
+    evaluated,
+    Published(125, "the paper on NAS-Bench-201: 100 epochs of search, 25 of selection"),
 )

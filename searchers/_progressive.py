@@ -57,6 +57,10 @@ class Progressive:
         return self.stage.shift_invariant
 
     @property
+    def excluded(self) -> tuple[str, ...]:
+        return self.stage.excluded
+
+    @property
     def weights(self) -> SGD:
         return self.stage.weights
 

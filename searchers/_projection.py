@@ -10,12 +10,12 @@ row of each replica:
   2. a row that keeps one option keeps the one without which the score is lowest.
      A row that keeps k > 1 drops the one without which the score is highest, and is asked again until k are left.
   3. what is kept has weight 1 from then on, and the rest of the row is not computed.
-Options that are not computed anyway, or have a weight of zero in every cell (as `none` where the search leaves it out),
-are not asked about. Where scores are equal, the first option stays. Scores are read on the host: they decide what is
-computed.
+Options that are not computed anyway, have a weight of zero in every cell (as `none` where the search leaves it out), or
+are excluded by name are not asked about. Where scores are equal, the first option stays. Scores are read on the host:
+they decide what is computed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,16 @@ def survivors(left: Options, scores: Float[np.ndarray, " _options"], keep: int) 
     return np.sort(left[order[:1] if keep == 1 else order[:-1]])
 
 
+def removals(groups: Sequence[Group]) -> int:
+    """Return how many removals are scored until all rows are decided, where no option is left out before."""
+    return sum(group.decisions * sum(_rounds(len(group.options), group.keep)) for group in groups)
+
+
+def _rounds(options: int, keep: int) -> range:
+    """Return the sizes of a row in the rounds it is asked in: one where it keeps one option."""
+    return range(options, options - 1 if keep == 1 else keep, -1)
+
+
 class Projection:
     """Which rows each replica has decided, what they keep, and which row is next."""
 
@@ -97,9 +107,13 @@ class Projection:
         streams: Sequence[torch.Generator],
         carried: Sequence[Group] = (),
         order: Order = at_random,
+        excluded: Collection[str] = (),
     ) -> None:
-        """Draw the orders; rows of `carried` groups, which a network has besides, are never decided."""
-        self.groups = {group.name: group for group in groups}
+        """Draw the orders; rows of `carried` groups, which a network has besides, are never decided.
+
+        Options named in `excluded` are not asked about: they do not stay, and nothing is learnt from their removal.
+        """
+        self.groups, self.excluded = {group.name: group for group in groups}, frozenset(excluded)
         self.frozen = Frozen((*groups, *carried), len(streams))
         self.orders = [order(groups, stream) for stream in streams]
 
@@ -118,12 +132,19 @@ class Projection:
         mixed, turn = self.frozen.over(choices), self.made
         rows = [order[turn] for order in self.orders]
         keep = [self.groups[group].keep for group, _ in rows]
-        left = [computed(mixed, replica, row, k) for replica, (row, k) in enumerate(zip(rows, keep, strict=True))]
+        left = [self._asked(mixed, replica, row) for replica, row in enumerate(rows)]
         while any(len(options) > k for options, k in zip(left, keep, strict=True)):
             scores = self._removals(mixed, rows, left, score)
             left = [survivors(*each) for each in zip(left, scores, keep, strict=True)]
         for replica, ((group, decision), options) in enumerate(zip(rows, left, strict=True)):
             self.frozen.decide(replica, group, decision, options.tolist())
+
+    def _asked(self, mixed: Choices, replica: int, row: Row) -> Options:
+        """Return the options of a row that are asked about; excluded ones only where the others are too few."""
+        group = self.groups[row[0]]
+        found = computed(mixed, replica, row, group.keep)
+        allowed = found[[group.options[option] not in self.excluded for option in found]]
+        return allowed if len(allowed) >= group.keep else found
 
     def _removals(
         self, mixed: Choices, rows: Sequence[Row], left: Sequence[Options], score: Scorer

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from searchers.base import Choices, Group, Logits, Resources, Supernet
+from searchers.base import FORWARD, Choices, Extent, Group, Logits, Resources, Supernet
 
 KHot = dict[str, Float[np.ndarray, "cells replicas decisions options"]]
 
@@ -28,6 +28,16 @@ class RankingSettings:
     batches: int = 10
     finalists: int = 5
     every_epoch: bool = True
+
+
+DISCRETE = FORWARD / 2
+"""What a pass of a discrete cell without gradients costs, in forward-backward passes of the mixture."""
+
+
+def evaluated(settings: RankingSettings, extent: Extent) -> float:
+    """Return the cost of all rankings of a search (`base.Method`)."""
+    images = settings.candidates * settings.batches * extent.evaluation + settings.finalists * extent.half
+    return (extent.epochs if settings.every_epoch else 1) * images * DISCRETE
 
 
 def sample_cells(groups: Sequence[Group], streams: Sequence[torch.Generator], cells: int = 1) -> KHot:

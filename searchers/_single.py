@@ -18,7 +18,7 @@ import torch
 from searchers import _relax
 from searchers._descent import ArchOptimiser, Descent, Init, Memory, Penalty, filled, move_weights
 from searchers._optim import Adam, ArchSettings, Touched
-from searchers.base import Choices, DataPolicy, ForwardInputs, Logits, StepBatches, StepLosses, SupernetOptions
+from searchers.base import Choices, DataPolicy, ForwardInputs, Logits, Native, StepBatches, StepLosses, SupernetOptions
 
 ALL = DataPolicy(split="all", val_batches=0)
 """Every image trains weights and architecture."""
@@ -41,9 +41,11 @@ class SingleRecipe:
         memory: what the hooks above remember between steps.
         moves: the entries of the logits that move in a step with these choices; None: all.
         after: called when a step has moved weights and logits, with the logits before it and the choices of the step.
-        select: logits to the scores that are discretised; None discretises the logits.
+        select: logits to the scores that are discretised; None discretises the logits without what is excluded.
+        excluded: options that are never selected, by name, whatever decides; `select` itself sees to it.
         shift_invariant: groups whose rows are invariant to a constant (softmax rows); None: all.
         hessian_of: the loss λ is the curvature of, for captions.
+        native: the loss of a sample, where the search descends on samples.
     """
 
     relax: Callable[[Logits], Choices] = _relax.softmax
@@ -57,8 +59,10 @@ class SingleRecipe:
     moves: Callable[["Single", Choices], Touched] | None = None
     after: Callable[["Single", Logits, Choices], None] | None = None
     select: Callable[[Logits], Logits] | None = None
+    excluded: tuple[str, ...] = ()
     shift_invariant: tuple[str, ...] | None = None
     hessian_of: str = f"{SEEN}, through the softmax relaxation"
+    native: Native | None = None
     policy: DataPolicy = ALL
     options: SupernetOptions = SupernetOptions()
 

@@ -10,7 +10,7 @@ rows in `begin_epoch` and `finish`. Checkpoints hold the state of both.
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass, replace
 from typing import Any, final
 
 import torch
@@ -21,11 +21,15 @@ from searchers.base import (
     Choices,
     DataPolicy,
     Evaluation,
+    Extent,
     Group,
     Horizon,
     Logits,
     Method,
+    Native,
+    Published,
     Resources,
+    Sampling,
     Searcher,
     StepBatches,
     StepLosses,
@@ -43,6 +47,8 @@ class Selection:
         share: settings to the share of the epochs that search.
         build: (settings, what has searched, resources, the epochs that are left) to what selects.
         source: authors (year), title, as printed in reports.
+        evaluated: as of a method (`base.Method`), by the selection alone.
+        published: the horizon of search and selection together, whatever searches.
     """
 
     name: str
@@ -50,6 +56,8 @@ class Selection:
     share: Callable[[Any], float]
     build: Callable[[Any, Searcher, Resources, range], Searcher]
     source: str
+    evaluated: Callable[[Any, Extent], float]
+    published: Published | None
 
 
 @functools.cache
@@ -73,8 +81,13 @@ def staged(name: str, method: Method, selection: Selection) -> Method:
     def policy(settings: Any) -> DataPolicy:
         return method.policy(settings.search)
 
+    def evaluated(settings: Any, extent: Extent) -> float:
+        search = replace(extent, epochs=searching(selection.share(settings.select), extent.epochs))
+        return method.evaluated(settings.search, search) + selection.evaluated(settings.select, extent)
+
     source = f"{method.source}; {selection.source}"
-    return Method(name, settings, build, source, method.passes_per_step, policy, method)
+    passes = method.passes_per_step
+    return Method(name, settings, build, source, passes, policy, evaluated, selection.published, method)
 
 
 def searching(share: float, epochs: int) -> int:
@@ -159,6 +172,10 @@ class Staged:
     @property
     def shift_invariant(self) -> tuple[str, ...]:
         return self.stage.shift_invariant
+
+    @property
+    def native(self) -> Native | None:
+        return self.stage.native if isinstance(self.stage, Sampling) else None
 
     def logits(self) -> Logits:
         return self.stage.logits()

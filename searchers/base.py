@@ -332,6 +332,28 @@ class Searcher(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+@dataclass(frozen=True)
+class Native:
+    """The loss that a searcher itself descends on, where it is the mean of a random one.
+
+    Attributes:
+        hessian_of: that loss, for records and captions.
+        draw: (logits, number) to one sample of the mixing weights and what else its pass receives: pure, as
+            differentiable as in a step, of streams that no step draws from.
+    """
+
+    hessian_of: str
+    draw: Callable[[Logits, int], tuple[Choices, ForwardInputs]]
+
+
+@runtime_checkable
+class Sampling(Protocol):
+    """A searcher that may descend on a random loss; λ is defined on a deterministic relaxation besides."""
+
+    @property
+    def native(self) -> Native | None: ...
+
+
 class Query(NamedTuple):
     """The next cell of every repetition, at one budget.
 
@@ -382,6 +404,38 @@ class TableSearcher(Protocol):
 
 
 @dataclass(frozen=True)
+class Published:
+    """The horizon a method was published with.
+
+    Attributes:
+        epochs: of the whole search, selection included.
+        where: whose settings they are part of, for those who read a plan.
+    """
+
+    epochs: int
+    where: str
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How large a search is, for estimates.
+
+    Attributes:
+        half, evaluation, batch: images of the validation half, of an evaluation batch, of the benchmark's batch.
+    """
+
+    groups: tuple[Group, ...]
+    epochs: int
+    half: int
+    evaluation: int
+    batch: int
+
+
+FORWARD = 1 / 3
+"""What a pass without gradients costs, in forward-backward passes."""
+
+
+@dataclass(frozen=True)
 class Method:
     """A registry entry.
 
@@ -391,6 +445,9 @@ class Method:
         source: authors (year), title, as printed in reports.
         passes_per_step: cost of a step in forward-backward passes of the mixture on one batch; used by estimates only.
         policy: settings to the data policy, the same as the searcher's.
+        evaluated: what all of a search reads outside of its steps, at most, to rank or to remove: images, each times
+            the cost of its pass in forward-backward passes of the mixture; used by estimates only.
+        published: None where no publication is known to state the horizon.
         search: the method that searches first, where this one is a search and a selection; its settings are the field
             `search` of this one's.
     """
@@ -401,6 +458,8 @@ class Method:
     source: str
     passes_per_step: float
     policy: Callable[[Any], DataPolicy] = lambda _settings: DataPolicy()
+    evaluated: Callable[[Any, Extent], float] = lambda _settings, _extent: 0.0
+    published: Published | None = None
     search: "Method | None" = None
 
 

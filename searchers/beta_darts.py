@@ -24,7 +24,7 @@ from torch import Tensor
 
 from searchers._bilevel import Bilevel, Moment, Recipe
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Group, Logits, Method, Resources
+from searchers.base import Group, Logits, Method, Published, Resources
 
 
 @dataclass(frozen=True)
@@ -59,4 +59,11 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     return Bilevel(recipe, settings.weights, settings.arch, resources)
 
 
-METHOD = Method("beta_darts", Settings, build, "Ye et al. (2022), β-DARTS", passes_per_step=2.0)
+METHOD = Method(
+    "beta_darts",
+    Settings,
+    build,
+    "Ye et al. (2022), β-DARTS",
+    passes_per_step=2.0,
+    published=Published(100, "the authors' code on NAS-Bench-201"),
+)

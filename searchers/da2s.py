@@ -27,7 +27,7 @@ from torch import Tensor
 from searchers._descent import Moment
 from searchers._optim import ArchSettings, ArchSGD, Touched, WeightSettings
 from searchers._single import ALL, SEEN, Single, SingleRecipe
-from searchers.base import Choices, DataPolicy, Logits, Method, Resources
+from searchers.base import Choices, DataPolicy, Logits, Method, Published, Resources
 
 
 @dataclass(frozen=True)
@@ -111,5 +111,11 @@ def entropy_weight(settings: Settings, progress: float) -> float:
 
 
 METHOD = Method(
-    "da2s", Settings, build, "Tian et al. (2020), Discretization-aware search", passes_per_step=1.1, policy=policy
+    "da2s",
+    Settings,
+    build,
+    "Tian et al. (2020), Discretization-aware search",
+    passes_per_step=1.1,
+    policy=policy,
+    published=Published(50, "the authors' code on NAS-Bench-201"),
 )

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from searchers._bilevel import Bilevel, Recipe
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Method, Resources
+from searchers.base import Method, Published, Resources
 
 
 @dataclass(frozen=True)
@@ -32,4 +32,11 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     return Bilevel(Recipe(), settings.weights, settings.arch, resources)
 
 
-METHOD = Method("darts", Settings, build, "Liu et al. (2019), DARTS, first order", passes_per_step=2.0)
+METHOD = Method(
+    "darts",
+    Settings,
+    build,
+    "Liu et al. (2019), DARTS, first order",
+    passes_per_step=2.0,
+    published=Published(50, "NAS-Bench-1Shot1's code, its default"),
+)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from searchers._bilevel import Bilevel, Recipe
 from searchers._hypergradient import second_order
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Method, Resources
+from searchers.base import Method, Published, Resources
 
 
 @dataclass(frozen=True)
@@ -41,4 +41,11 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     )
 
 
-METHOD = Method("darts_2nd", Settings, build, "Liu et al. (2019), DARTS, second order", passes_per_step=5.0)
+METHOD = Method(
+    "darts_2nd",
+    Settings,
+    build,
+    "Liu et al. (2019), DARTS, second order",
+    passes_per_step=5.0,
+    published=Published(50, "NAS-Bench-1Shot1's code, its default"),
+)

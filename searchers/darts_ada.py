@@ -26,7 +26,7 @@ from searchers._bilevel import Bilevel, Recipe
 from searchers._early_stop import Rule, StopSettings, chosen, eigenvalue
 from searchers._hypergradient import Order, of_order
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Method, Resources
+from searchers.base import Method, Published, Resources
 
 
 @dataclass(frozen=True)
@@ -120,5 +120,10 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
 
 
 METHOD = Method(
-    "darts_ada", Settings, build, "Zela et al. (2020), DARTS-ADA, adaptive weight decay", passes_per_step=2.0
+    "darts_ada",
+    Settings,
+    build,
+    "Zela et al. (2020), DARTS-ADA, adaptive weight decay",
+    passes_per_step=2.0,
+    published=Published(50, "the authors' code"),
 )

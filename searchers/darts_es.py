@@ -17,7 +17,7 @@ from searchers._bilevel import Bilevel, Recipe
 from searchers._early_stop import Rule, StopSettings, chosen, eigenvalue, of_each
 from searchers._hypergradient import Order, of_order
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Logits, Method, Resources
+from searchers.base import Logits, Method, Published, Resources
 
 
 @dataclass(frozen=True)
@@ -82,4 +82,11 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     return Bilevel(recipe, settings.weights, settings.arch, resources)
 
 
-METHOD = Method("darts_es", Settings, build, "Zela et al. (2020), DARTS with early stopping", passes_per_step=2.0)
+METHOD = Method(
+    "darts_es",
+    Settings,
+    build,
+    "Zela et al. (2020), DARTS with early stopping",
+    passes_per_step=2.0,
+    published=Published(50, "the authors' code"),
+)

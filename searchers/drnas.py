@@ -25,7 +25,7 @@ from torch.nn import functional
 from searchers import _relax
 from searchers._bilevel import ArchGradient, Bilevel, Moment, Recipe
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Choices, Logits, Method, Resources, StepBatches
+from searchers.base import Choices, Logits, Method, Published, Resources, StepBatches
 
 Rows = Float[Tensor, "replicas decisions options"]
 
@@ -102,4 +102,11 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     return Bilevel(recipe, settings.weights, settings.arch, resources)
 
 
-METHOD = Method("drnas", Settings, build, "Chen et al. (2021), DrNAS", passes_per_step=2.0)
+METHOD = Method(
+    "drnas",
+    Settings,
+    build,
+    "Chen et al. (2021), DrNAS",
+    passes_per_step=2.0,
+    published=Published(100, "the authors' code on NAS-Bench-201, without stages"),
+)

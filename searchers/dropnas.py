@@ -30,7 +30,7 @@ import torch
 from searchers import _grouped_dropout as dropout
 from searchers._optim import ArchSettings, Touched, WeightSettings, touched
 from searchers._single import ALL, SEEN, Single, SingleRecipe
-from searchers.base import Choices, DataPolicy, Logits, Method, Resources
+from searchers.base import Choices, DataPolicy, Logits, Method, Published, Resources
 
 
 @dataclass(frozen=True)
@@ -116,4 +116,12 @@ def decay(searcher: Single, chosen: Choices, settings: Settings) -> None:
     searcher.arch.step(gradient, searcher.arch_lr, entries)
 
 
-METHOD = Method("dropnas", Settings, build, "Hong et al. (2020), DropNAS", passes_per_step=1.3, policy=policy)
+METHOD = Method(
+    "dropnas",
+    Settings,
+    build,
+    "Hong et al. (2020), DropNAS",
+    passes_per_step=1.3,
+    policy=policy,
+    published=Published(76, "the authors' code, DARTS' space"),
+)

@@ -26,7 +26,7 @@ from searchers._bilevel import Bilevel, Recipe, weights_first
 from searchers._exclude import Alive, columns
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._proximal import ProximalGradient, ScaleSettings, by_death, starting_scales
-from searchers.base import Choices, DataPolicy, Logits, Method, Resources
+from searchers.base import Choices, DataPolicy, Logits, Method, Published, Resources
 
 
 @dataclass(frozen=True)
@@ -95,4 +95,12 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     return searcher
 
 
-METHOD = Method("dso_nas", Settings, build, "Zhang et al. (2021), DSO-NAS", passes_per_step=2.0, policy=policy)
+METHOD = Method(
+    "dso_nas",
+    Settings,
+    build,
+    "Zhang et al. (2021), DSO-NAS",
+    passes_per_step=2.0,
+    policy=policy,
+    published=Published(120, "the default run of the authors' code"),
+)

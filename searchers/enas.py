@@ -28,11 +28,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from searchers import _ranking
 from searchers._controller import Controller, ControllerSettings, Walk
 from searchers._optim import Adam, ArchSettings, WeightSettings, clip, restore
 from searchers._paths import PathRecipe, Paths, weights_only
 from searchers._ranking import KHot, RankingSettings, accuracies, rank_after
-from searchers.base import DataPolicy, Logits, Method, Resources
+from searchers.base import DataPolicy, Extent, Logits, Method, Published, Resources
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,12 @@ def build(settings: Settings, resources: Resources) -> Paths:
     return Paths(recipe, settings.weights, resources)
 
 
+def evaluated(settings: Settings, extent: Extent) -> float:
+    """Return the cost of the controller's rewards and of the rankings."""
+    rewards = extent.epochs * settings.reinforce.steps * settings.reinforce.samples * extent.evaluation
+    return rewards * _ranking.DISCRETE + _ranking.evaluated(settings.ranking, extent)
+
+
 METHOD = Method(
     "enas",
     Settings,
@@ -158,4 +165,6 @@ METHOD = Method(
     "Pham et al. (2018), Efficient Neural Architecture Search via Parameter Sharing",
     passes_per_step=0.5,
     policy=policy,
+    evaluated=evaluated,
+    published=Published(50, "NAS-Bench-1Shot1's code, its default"),
 )

@@ -25,7 +25,7 @@ from searchers._bilevel import Bilevel, Recipe
 from searchers._engine import EngineSettings
 from searchers._exclude import select_without
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Choices, Logits, Method, Resources, SupernetOptions
+from searchers.base import Choices, Logits, Method, Published, Resources, SupernetOptions
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     recipe = Recipe(
         relax,
         select=select,
+        excluded=() if settings.derive_none else ("none",),
         hessian_of="validation cross-entropy through the softmax of the engine cell at the epoch's temperature",
         options=SupernetOptions(shared_features=settings.share_features),
     )
@@ -68,4 +69,11 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     return searcher
 
 
-METHOD = Method("entrannas", Settings, build, "Yang et al. (2021), EnTranNAS", passes_per_step=1.3)
+METHOD = Method(
+    "entrannas",
+    Settings,
+    build,
+    "Yang et al. (2021), EnTranNAS",
+    passes_per_step=1.3,
+    published=Published(50, "DARTS' protocol; from memory of the paper"),
+)

@@ -30,7 +30,7 @@ from searchers._bilevel import Bilevel, Moment, Recipe
 from searchers._engine import EngineSettings
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._sparsify import THRESHOLD
-from searchers.base import Choices, Logits, Method, Resources, SupernetOptions
+from searchers.base import Choices, Logits, Method, Published, Resources, SupernetOptions
 
 
 @dataclass(frozen=True)
@@ -88,4 +88,11 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     return searcher
 
 
-METHOD = Method("entrannas_dst", Settings, build, "Yang et al. (2021), EnTranNAS-DST", passes_per_step=1.7)
+METHOD = Method(
+    "entrannas_dst",
+    Settings,
+    build,
+    "Yang et al. (2021), EnTranNAS-DST",
+    passes_per_step=1.7,
+    published=Published(50, "DARTS' protocol; from memory of the paper"),
+)

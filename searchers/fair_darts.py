@@ -26,9 +26,8 @@ from torch import Tensor
 
 from searchers import _relax
 from searchers._bilevel import Bilevel, Moment, Recipe
-from searchers._exclude import select_without
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Group, Logits, Method, Resources
+from searchers.base import Group, Logits, Method, Published, Resources
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def recipe(settings: Settings, groups: tuple[Group, ...]) -> Recipe:
         relax=_relax.sigmoid(names),
         penalties=(zero_one(settings, names),),
         init=_relax.zero_logits,
-        select=None if settings.none else select_without(groups, "none"),
+        excluded=() if settings.none else ("none",),
         shift_invariant=tuple(group.name for group in groups if group.kind == "edge"),
         hessian_of="validation cross-entropy through sigmoids of the operations and softmax rows of the inputs",
     )
@@ -78,4 +77,11 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     return Bilevel(recipe(settings, resources.groups), settings.weights, settings.arch, resources)
 
 
-METHOD = Method("fair_darts", Settings, build, "Chu et al. (2020), Fair DARTS", passes_per_step=2.0)
+METHOD = Method(
+    "fair_darts",
+    Settings,
+    build,
+    "Chu et al. (2020), Fair DARTS",
+    passes_per_step=2.0,
+    published=Published(50, "the authors' code, DARTS' space"),
+)

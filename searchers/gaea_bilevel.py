@@ -21,7 +21,7 @@ from searchers import _relax
 from searchers._bilevel import ArchGradient, Bilevel, Recipe
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._simplex import Simplex, SimplexSettings
-from searchers.base import Method, Resources, StepBatches
+from searchers.base import Method, Published, Resources, StepBatches
 
 
 @dataclass(frozen=True)
@@ -46,4 +46,11 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     return Bilevel(recipe, settings.weights, ArchSettings(lr=settings.simplex.lr), resources)
 
 
-METHOD = Method("gaea_bilevel", Settings, build, "Li et al. (2021), GAEA, two levels", passes_per_step=2.0)
+METHOD = Method(
+    "gaea_bilevel",
+    Settings,
+    build,
+    "Li et al. (2021), GAEA, two levels",
+    passes_per_step=2.0,
+    published=Published(25, "the authors' code on NAS-Bench-201"),
+)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._simplex import Simplex, SimplexSettings
 from searchers._single import ALL, Single, SingleRecipe
-from searchers.base import Choices, Logits, Method, Resources
+from searchers.base import Choices, Logits, Method, Published, Resources
 
 
 @dataclass(frozen=True)
@@ -41,5 +41,11 @@ def build(settings: Settings, resources: Resources) -> Single:
 
 
 METHOD = Method(
-    "gaea_erm", Settings, build, "Li et al. (2021), GAEA, one level", passes_per_step=1.0, policy=lambda _settings: ALL
+    "gaea_erm",
+    Settings,
+    build,
+    "Li et al. (2021), GAEA, one level",
+    passes_per_step=1.0,
+    policy=lambda _settings: ALL,
+    published=Published(25, "the authors' code on NAS-Bench-201"),
 )

@@ -11,7 +11,8 @@ One step, with τ falling linearly over the epochs:
   2. w: ∂L_train(w, another sample)/∂w on a training batch; clip; SGD. What was not sampled does not move.
 Discretise: the highest logits of each row, without noise.
 λ is the curvature of the loss through softmax(α), without noise or τ: GDAS' own loss is a random one, and its Hessian
-that of a surrogate.
+that of a surrogate, L(one-hot + y(α) − y) at fixed noise; `--metrics native` records it beside λ. It
+grows as 1/τ² while τ falls, whatever the landscape does.
 
 What is sampled depends on the logits, so they are copied to the host once a forward pass.
 Sure: both variants of the gradient. "selected_only": the other operations are not evaluated and α hears of them through
@@ -31,7 +32,7 @@ from searchers import _relax
 from searchers._bilevel import ArchGradient, Bilevel, Recipe, by_logits, clipped
 from searchers._gumbel import Noise, gumbel
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Choices, ForwardInputs, Logits, Method, Resources, StepBatches
+from searchers.base import Choices, ForwardInputs, Logits, Method, Native, Published, Resources, StepBatches
 
 
 @dataclass(frozen=True)
@@ -69,25 +70,33 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     if not 0 < settings.tau_min <= settings.tau:
         raise ValueError(f"expected 0 < tau_min <= tau, got {settings.tau_min} and {settings.tau}")
 
-    def sampled(searcher: Bilevel, name: str, logits: Logits) -> Choices:
+    def sampled(searcher: Bilevel, name: str, logits: Logits, number: int) -> Choices:
         cells = searcher.supernet.cells if settings.per_cell else 1
-        noise = gumbel(logits, resources.stream(f"gumbel/{name}", searcher.steps), cells)
+        noise = gumbel(logits, resources.stream(f"gumbel/{name}", number), cells)
         ops = {group.name for group in searcher.supernet.groups if group.kind == "op"}
         return sample(logits, noise, temperature(settings, searcher.epoch, resources.horizon.epochs), ops)
 
+    def drawn(searcher: Bilevel, name: str, logits: Logits, number: int) -> tuple[Choices, ForwardInputs]:
+        choices = sampled(searcher, name, logits, number)
+        return choices, ForwardInputs(shift=unsampled(choices) if settings.gradient == "constant_map" else None)
+
     def gradient(searcher: Bilevel, batches: StepBatches) -> ArchGradient:
         leaves = searcher.leaves()
-        choices = sampled(searcher, "arch", leaves)
-        inputs = ForwardInputs(shift=unsampled(choices) if settings.gradient == "constant_map" else None)
+        choices, inputs = drawn(searcher, "arch", leaves, searcher.steps)
         losses = _relax.loss(searcher.supernet, batches.val[0], choices, searcher.frozen(), inputs)
         return clipped(by_logits(losses, leaves), settings.arch_clip)
 
     recipe = Recipe(
-        weight_choices=lambda searcher, logits, _batches: sampled(searcher, "weights", logits),
+        weight_choices=lambda searcher, logits, _batches: sampled(searcher, "weights", logits, searcher.steps),
         arch_gradient=gradient,
         hessian_of="validation cross-entropy through the softmax of the logits, without the noise it is trained with",
+        native=Native(
+            "validation cross-entropy of samples at the epoch's temperature, through the surrogate of their gradient",
+            lambda logits, number: drawn(searcher, "native", logits, number),
+        ),
     )
-    return Bilevel(recipe, settings.weights, settings.arch, resources)
+    searcher = Bilevel(recipe, settings.weights, settings.arch, resources)
+    return searcher
 
 
 def temperature(settings: Settings, epoch: int, epochs: int) -> float:
@@ -115,4 +124,11 @@ def unsampled(choices: Choices) -> dict[str, Tensor]:
     return {name: (value * left[name].to(value)).sum(-1) for name, value in choices.weights.items() if left[name].any()}
 
 
-METHOD = Method("gdas", Settings, build, "Dong and Yang (2019), GDAS", passes_per_step=1.5)
+METHOD = Method(
+    "gdas",
+    Settings,
+    build,
+    "Dong and Yang (2019), GDAS",
+    passes_per_step=1.5,
+    published=Published(100, "NAS-Bench-1Shot1, whose settings are the defaults"),
+)

@@ -26,7 +26,7 @@ from torch import Tensor
 from searchers import _relax
 from searchers._bilevel import Bilevel, Recipe, weights_first
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Batch, Choices, Method, Resources, StepBatches
+from searchers.base import Batch, Choices, Method, Published, Resources, StepBatches
 
 PerCell = dict[str, Float[Tensor, "cells replicas decisions options"]]
 Joined = Float[Tensor, "replicas cells size"]
@@ -123,4 +123,11 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     return Bilevel(recipe, settings.weights, settings.arch, resources)
 
 
-METHOD = Method("lambda_darts", Settings, build, "Movahedi et al. (2023), Λ-DARTS", passes_per_step=4.0)
+METHOD = Method(
+    "lambda_darts",
+    Settings,
+    build,
+    "Movahedi et al. (2023), Λ-DARTS",
+    passes_per_step=4.0,
+    published=Published(100, "the authors' code on NAS-Bench-201"),
+)

@@ -22,7 +22,7 @@ from searchers import _perturb
 from searchers._bilevel import Bilevel, Recipe
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._perturb import Mixture, Ramp, Region
-from searchers.base import Method, Resources, StepBatches
+from searchers.base import Method, Published, Resources, StepBatches
 
 
 @dataclass(frozen=True)
@@ -58,4 +58,11 @@ def equal(centre: Mixture, samples: Sequence[Mixture]) -> dict[str, Float[Tensor
     return {name: value.new_zeros(len(samples), value.shape[1]) for name, value in centre.items()}
 
 
-METHOD = Method("ms_null", Settings, build, "control of MS-DARTS: equal weights", passes_per_step=2.0)
+METHOD = Method(
+    "ms_null",
+    Settings,
+    build,
+    "control of MS-DARTS: equal weights",
+    passes_per_step=2.0,
+    published=Published(100, "as MS-DARTS, whose control arm it is"),
+)

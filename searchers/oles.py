@@ -24,7 +24,7 @@ from torch import Tensor
 from searchers import _relax
 from searchers._bilevel import ArchGradient, Bilevel, Recipe
 from searchers._descent import filled
-from searchers._exclude import select_without, softmax_without
+from searchers._exclude import softmax_without
 from searchers._matching import Matching
 from searchers._optim import ArchSettings, WeightSettings
 from searchers.base import Method, Resources, StepBatches, SupernetOptions
@@ -83,7 +83,7 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     matching = Matching(resources.build(options), settings.window, settings.threshold)
     recipe = Recipe(
         relax=_relax.softmax if settings.none else softmax_without(resources.groups, "none"),
-        select=None if settings.none else select_without(resources.groups, "none"),
+        excluded=() if settings.none else ("none",),
         arch_gradient=lambda searcher, batches: arch_gradient(matching, searcher, batches),
         weight_update=lambda searcher, batches: update(matching, searcher, batches),
         memory=matching,

@@ -29,7 +29,7 @@ from searchers._exclude import Alive, mixture
 from searchers._optim import ArchSettings, WeightSettings, restore
 from searchers._progressive import Progressive
 from searchers._staged import Shorter
-from searchers.base import DataPolicy, Horizon, Method, Resources
+from searchers.base import FORWARD, DataPolicy, Extent, Horizon, Method, Published, Resources
 
 
 @dataclass(frozen=True)
@@ -131,4 +131,19 @@ def build(settings: Settings, resources: Resources) -> Progressive:
     return Progressive(Growth(settings, resources))
 
 
-METHOD = Method("opp_darts", Settings, build, "Zhu et al. (2021), OPP-DARTS", passes_per_step=2.0, policy=policy)
+def evaluated(_settings: Settings, extent: Extent) -> float:
+    """Return the cost of rating what may join, every option that has not in each round."""
+    options = max(len(group.options) for group in extent.groups if group.kind == "op")
+    return options * (options - 1) / 2 * extent.half * FORWARD
+
+
+METHOD = Method(
+    "opp_darts",
+    Settings,
+    build,
+    "Zhu et al. (2021), OPP-DARTS",
+    passes_per_step=2.0,
+    policy=policy,
+    evaluated=evaluated,
+    published=Published(50, "the authors' code, DARTS' space"),
+)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from searchers._bilevel import Bilevel, Recipe
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import DataPolicy, Method, Resources, SupernetOptions
+from searchers.base import DataPolicy, Method, Published, Resources, SupernetOptions
 
 
 @dataclass(frozen=True)
@@ -71,4 +71,12 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     return Bilevel(recipe, settings.weights, settings.arch, resources)
 
 
-METHOD = Method("pc_darts", Settings, build, "Xu et al. (2020), PC-DARTS", passes_per_step=1.8, policy=policy)
+METHOD = Method(
+    "pc_darts",
+    Settings,
+    build,
+    "Xu et al. (2020), PC-DARTS",
+    passes_per_step=1.8,
+    policy=policy,
+    published=Published(100, "NAS-Bench-1Shot1, whose settings are the defaults"),
+)

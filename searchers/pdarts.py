@@ -32,7 +32,17 @@ from searchers._exclude import Alive, select_without
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._progressive import Progressive
 from searchers._staged import Shorter
-from searchers.base import Choices, DataPolicy, Horizon, Logits, Method, Resources, StepBatches, SupernetOptions
+from searchers.base import (
+    Choices,
+    DataPolicy,
+    Horizon,
+    Logits,
+    Method,
+    Published,
+    Resources,
+    StepBatches,
+    SupernetOptions,
+)
 
 
 @dataclass(frozen=True)
@@ -107,6 +117,7 @@ class Stages:
             arch_moves=lambda searcher: self.alive.moves(next(iter(searcher.logits().values()))),
             memory=self.alive,
             select=self.select,
+            excluded=("none",),
             hessian_of="validation cross-entropy through the softmax over the operations that are left",
             warm_up=settings.warm_up,
             policy=policy(settings),
@@ -153,4 +164,12 @@ def build(settings: Settings, resources: Resources) -> Progressive:
     return Progressive(Stages(settings, resources))
 
 
-METHOD = Method("pdarts", Settings, build, "Chen et al. (2019), P-DARTS", passes_per_step=1.7, policy=policy)
+METHOD = Method(
+    "pdarts",
+    Settings,
+    build,
+    "Chen et al. (2019), P-DARTS",
+    passes_per_step=1.7,
+    policy=policy,
+    published=Published(75, "three stages of 25, the authors' code, DARTS' space"),
+)

@@ -28,11 +28,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from searchers import _ranking
 from searchers._optim import WeightSettings, touched
 from searchers._paths import PathRecipe, Paths, alive, rank_uniform, weights_only
 from searchers._ranking import KHot, RankingSettings
 from searchers._relax import cross_entropy
-from searchers.base import Batch, Choices, DataPolicy, Method, Resources
+from searchers.base import Batch, Choices, DataPolicy, Method, Published, Resources
 
 PerReplica = Float[Tensor, " replicas"]
 Scores = Float[Tensor, "replicas n classes"]
@@ -162,4 +163,6 @@ METHOD = Method(
     "Peng et al. (2021), Pi-NAS, supervised reinterpretation",
     passes_per_step=1.8,
     policy=policy,
+    evaluated=lambda settings, extent: _ranking.evaluated(settings.ranking, extent),
+    published=Published(100, "the authors' configuration"),
 )

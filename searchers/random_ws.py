@@ -16,10 +16,11 @@ which is stricter).
 
 from dataclasses import dataclass, field
 
+from searchers import _ranking
 from searchers._optim import WeightSettings
 from searchers._paths import PathRecipe, Paths, rank_uniform, weights_only
 from searchers._ranking import RankingSettings
-from searchers.base import DataPolicy, Method, Resources
+from searchers.base import DataPolicy, Method, Published, Resources
 
 
 @dataclass(frozen=True)
@@ -61,4 +62,6 @@ METHOD = Method(
     "Li and Talwalkar (2019), Random search with weight sharing",
     passes_per_step=0.5,
     policy=policy,
+    evaluated=lambda settings, extent: _ranking.evaluated(settings.ranking, extent),
+    published=Published(50, "NAS-Bench-1Shot1's code, its default"),
 )

@@ -22,7 +22,7 @@ from searchers._bilevel import Bilevel, Recipe
 from searchers._drop_path import drop_path
 from searchers._hypergradient import Order, of_order
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import ForwardInputs, Method, Resources, StepBatches
+from searchers.base import ForwardInputs, Method, Published, Resources, StepBatches
 
 
 @dataclass(frozen=True)
@@ -63,4 +63,5 @@ METHOD = Method(
     build,
     "Zela et al. (2020), R-DARTS, drop-path (its places in these spaces are our extension)",
     passes_per_step=2.0,
+    published=Published(50, "the authors' code"),
 )

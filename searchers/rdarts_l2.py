@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from searchers._bilevel import Bilevel, Recipe
 from searchers._hypergradient import Order, of_order
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Method, Resources
+from searchers.base import Method, Published, Resources
 
 
 @dataclass(frozen=True)
@@ -42,4 +42,11 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     return Bilevel(Recipe(arch_gradient=of_order(settings.order)), settings.weights, settings.arch, resources)
 
 
-METHOD = Method("rdarts_l2", Settings, build, "Zela et al. (2020), R-DARTS, weight decay", passes_per_step=2.0)
+METHOD = Method(
+    "rdarts_l2",
+    Settings,
+    build,
+    "Zela et al. (2020), R-DARTS, weight decay",
+    passes_per_step=2.0,
+    published=Published(50, "the authors' code"),
+)

@@ -25,7 +25,7 @@ from searchers import _relax
 from searchers._bilevel import Bilevel, Recipe
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._perturb import Mixture, Ramp, add, box, probe, project, require, streams, weight_choices
-from searchers.base import Batch, Choices, Method, Resources, StepBatches
+from searchers.base import Batch, Choices, Method, Published, Resources, StepBatches
 
 
 @dataclass(frozen=True)
@@ -83,5 +83,10 @@ def gradient(searcher: Bilevel, point: Mixture, batch: Batch) -> Mixture:
 
 
 METHOD = Method(
-    "sdarts_adv", Settings, build, "Chen and Hsieh (2020), SmoothDARTS, adversarial attack", passes_per_step=9.3
+    "sdarts_adv",
+    Settings,
+    build,
+    "Chen and Hsieh (2020), SmoothDARTS, adversarial attack",
+    passes_per_step=9.3,
+    published=Published(100, "the authors' code on NAS-Bench-1Shot1 and NAS-Bench-201"),
 )

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from searchers._bilevel import Bilevel, Recipe
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._perturb import Mixture, Ramp, add, box, project, streams, weight_choices
-from searchers.base import Method, Resources, StepBatches
+from searchers.base import Method, Published, Resources, StepBatches
 
 
 @dataclass(frozen=True)
@@ -46,5 +46,10 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
 
 
 METHOD = Method(
-    "sdarts_rs", Settings, build, "Chen and Hsieh (2020), SmoothDARTS, random smoothing", passes_per_step=2.0
+    "sdarts_rs",
+    Settings,
+    build,
+    "Chen and Hsieh (2020), SmoothDARTS, random smoothing",
+    passes_per_step=2.0,
+    published=Published(100, "the authors' code on NAS-Bench-1Shot1 and NAS-Bench-201"),
 )

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from searchers._bilevel import Bilevel, Recipe
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._perturb import Mixture, Ramp, add, box, project, require_counts, streams, weight_choices
-from searchers.base import Method, Resources, StepBatches
+from searchers.base import Method, Published, Resources, StepBatches
 
 
 @dataclass(frozen=True)
@@ -56,5 +56,10 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
 
 
 METHOD = Method(
-    "sdarts_rs_matched", Settings, build, "control of MS-DARTS: uniform noise as large", passes_per_step=2.0
+    "sdarts_rs_matched",
+    Settings,
+    build,
+    "control of MS-DARTS: uniform noise as large",
+    passes_per_step=2.0,
+    published=Published(100, "as MS-DARTS, whose control arm it is"),
 )

@@ -20,12 +20,12 @@ softmax relaxation with weights that were trained on discrete cells.
 from dataclasses import dataclass, field
 from typing import Any
 
-from searchers import _gumbel
+from searchers import _gumbel, _ranking
 from searchers._bilevel import Bilevel, Recipe, weights_first
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._paths import uniform
 from searchers._ranking import KHot, RankingSettings, as_choices, rank_after
-from searchers.base import Choices, Logits, Method, Resources, StepBatches
+from searchers.base import Choices, Logits, Method, Published, Resources, StepBatches
 
 
 @dataclass(frozen=True)
@@ -99,4 +99,6 @@ METHOD = Method(
     build,
     "Dong and Yang (2019), One-Shot Neural Architecture Search via Self-Evaluated Template Network",
     passes_per_step=1.4,
+    evaluated=lambda settings, extent: _ranking.evaluated(settings.ranking, extent),
+    published=Published(100, "NATS-Bench, weight sharing"),
 )

@@ -28,10 +28,10 @@ from torch import Tensor
 
 from searchers import _relax, _shapley
 from searchers._bilevel import Bilevel, Recipe
-from searchers._exclude import columns, select_without, softmax_without
+from searchers._exclude import columns, softmax_without
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._projection import without
-from searchers.base import DataPolicy, Group, Method, Resources, StepBatches, StepLosses
+from searchers.base import FORWARD, DataPolicy, Extent, Group, Method, Resources, StepBatches, StepLosses
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     values = Contributions(settings, resources)
     recipe = Recipe(
         relax=_relax.softmax if settings.none else softmax_without(resources.groups, "none"),
-        select=None if settings.none else select_without(resources.groups, "none"),
+        excluded=() if settings.none else ("none",),
         order=weights_only,
         end_epoch=values.end_epoch,
         memory=values,
@@ -140,4 +140,19 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     return Bilevel(recipe, settings.weights, ArchSettings(), resources)
 
 
-METHOD = Method("shapley_nas", Settings, build, "Xiao et al. (2022), Shapley-NAS", passes_per_step=1.0, policy=policy)
+def evaluated(settings: Settings, extent: Extent) -> float:
+    """Return the cost of all permutations, none of which is cut short."""
+    epochs = sum(epoch / extent.epochs >= settings.warm_up for epoch in range(extent.epochs))
+    coalitions = 1 + sum(_size(group) for group in extent.groups)
+    return epochs * settings.permutations * coalitions * extent.evaluation * FORWARD
+
+
+METHOD = Method(
+    "shapley_nas",
+    Settings,
+    build,
+    "Xiao et al. (2022), Shapley-NAS",
+    passes_per_step=1.0,
+    policy=policy,
+    evaluated=evaluated,
+)

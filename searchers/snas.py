@@ -31,7 +31,7 @@ from searchers._drop_path import drop_path
 from searchers._gumbel import gumbel, relaxed
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._single import ALL, SEEN, Single, SingleRecipe
-from searchers.base import Choices, ForwardInputs, Logits, Method, Resources, StepBatches, Supernet
+from searchers.base import Choices, ForwardInputs, Logits, Method, Native, Published, Resources, StepBatches, Supernet
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,14 @@ def build(settings: Settings, resources: Resources) -> Single:
     _check(settings)
     last = max(resources.horizon.epochs - 1, 1)
 
+    def drawn(logits: Logits, stream: str, number: int, epoch: int) -> dict[str, Tensor]:
+        cells = searcher.supernet.cells if settings.per_cell else 1
+        tau = settings.tau + (settings.tau_min - settings.tau) * epoch / last
+        return relaxed(searcher.supernet.groups, logits, gumbel(logits, resources.stream(stream, number), cells), tau)
+
     def sampled(logits: Logits, moment: Moment) -> dict[str, Tensor]:
         """Return the sample of a step: the same whenever it is asked for."""
-        cells = searcher.supernet.cells if settings.per_cell else 1
-        tau = settings.tau + (settings.tau_min - settings.tau) * moment.epoch / last
-        noise = gumbel(logits, resources.stream("gumbel", moment.step), cells)
-        return relaxed(searcher.supernet.groups, logits, noise, tau)
+        return drawn(logits, "gumbel", moment.step, moment.epoch)
 
     def inputs(searcher: Single, batches: StepBatches) -> ForwardInputs:
         p = settings.drop * searcher.epoch / last
@@ -84,6 +86,13 @@ def build(settings: Settings, resources: Resources) -> Single:
         penalties=(cost,) if settings.resource else (),
         init=_relax.normal_about(settings.mean, settings.spread),
         hessian_of=f"{SEEN}, through the softmax of the logits, without the noise it is trained with",
+        native=Native(
+            f"{SEEN}, of relaxed samples at the epoch's temperature, without drop-path",
+            lambda logits, number: (
+                Choices(drawn(logits, "gumbel/native", number, searcher.epoch)),
+                ForwardInputs(),
+            ),
+        ),
     )
     searcher = Single(recipe, settings.weights, settings.arch, resources)
     shares = weight_shares(searcher.supernet)
@@ -115,4 +124,12 @@ def resource(sample: dict[str, Tensor], shares: dict[str, Tensor]) -> Float[Tens
     return torch.stack(used).sum(0)
 
 
-METHOD = Method("snas", Settings, build, "Xie et al. (2019), SNAS", passes_per_step=1.2, policy=lambda _settings: ALL)
+METHOD = Method(
+    "snas",
+    Settings,
+    build,
+    "Xie et al. (2019), SNAS",
+    passes_per_step=1.2,
+    policy=lambda _settings: ALL,
+    published=Published(150, "the paper, DARTS' space"),
+)

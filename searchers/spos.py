@@ -26,8 +26,8 @@ from jaxtyping import Float
 
 from searchers._optim import WeightSettings
 from searchers._paths import PathRecipe, Paths, weights_only
-from searchers._ranking import KHot, accuracies, as_scores, gather, sample_cells
-from searchers.base import DataPolicy, Logits, Method, Resources
+from searchers._ranking import DISCRETE, KHot, accuracies, as_scores, gather, sample_cells
+from searchers.base import DataPolicy, Extent, Logits, Method, Resources
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,13 @@ def children(searcher: Paths, parents: list[KHot], settings: Evolution, generati
     return made
 
 
+def evaluated(settings: Settings, extent: Extent) -> float:
+    """Return the cost of all populations."""
+    sizes = settings.evolution
+    images = extent.half if sizes.batches is None else sizes.batches * extent.evaluation
+    return sizes.population * sizes.generations * images * DISCRETE
+
+
 METHOD = Method(
     "spos",
     Settings,
@@ -131,4 +138,5 @@ METHOD = Method(
     "Guo et al. (2020), Single Path One-Shot Neural Architecture Search with Uniform Sampling",
     passes_per_step=0.5,
     policy=policy,
+    evaluated=evaluated,
 )

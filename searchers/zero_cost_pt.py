@@ -29,9 +29,11 @@ from searchers import _projection, _relax
 from searchers._optim import restore
 from searchers._proxies import PROXIES, Name, scorer
 from searchers.base import (
+    FORWARD,
     Batch,
     Choices,
     DataPolicy,
+    Extent,
     Logits,
     Method,
     Resources,
@@ -154,6 +156,14 @@ class ZeroCostPT:
         self._selected = state["selected"]
 
 
+def evaluated(settings: Settings, extent: Extent) -> float:
+    """Return the cost of all proposals and of their validation; proxies with gradients take a backward pass."""
+    size, proxy = settings.batch_size or extent.batch, PROXIES[settings.proxy]
+    batches = settings.validation if proxy.reads_data else min(settings.validation, 1)
+    scores = settings.proposals * (_projection.removals(extent.groups) + batches / 2)  # a cell is half of a mixture
+    return scores * size * (FORWARD if settings.proxy == "naswot" else 1.0)
+
+
 METHOD = Method(
     "zero_cost_pt",
     Settings,
@@ -161,4 +171,5 @@ METHOD = Method(
     "Xiang et al. (2023), Zero-Cost-PT",
     passes_per_step=0.5,
     policy=lambda _settings: UNTRAINED,
+    evaluated=evaluated,
 )

@@ -50,6 +50,14 @@ def test_a_field_that_some_runs_lack_is_a_difference(tmp_path: Path) -> None:
         select(tidy(runs(tmp_path)))
 
 
+def test_what_was_measured_besides_is_no_difference_but_can_be_chosen_by(tmp_path: Path) -> None:
+    for seed, fields in enumerate(({"landscape": None}, {"landscape": {"points": 21}}, {"native": {"draws": 16}})):
+        write_run(tmp_path, spec("s1", "darts", seed, **fields), [record(0)])
+    frame = tidy(runs(tmp_path))
+    assert select(frame)["label"].to_list() == ["darts"] * 3
+    assert select(frame, where={"landscape": ["null"]})["seed"].to_list() == [0]
+
+
 def test_a_method_that_trains_nothing_stands_beside_the_others(tmp_path: Path) -> None:
     for method, epochs in (("darts", 100), ("zero_cost_pt", 0)):
         write_run(tmp_path, spec("s1", method, 0, epochs=epochs), [record(0)])

@@ -34,11 +34,13 @@ class Whole(NamedTuple):
 
     Attributes:
         kept: state after the first epoch, as read back from a file.
+        diagnostics: leaves of those of the first epoch.
         outcome: all that can be seen at the end, the losses from the second epoch on included.
         state: leaves of the state at the end.
     """
 
     kept: dict[str, Any]
+    diagnostics: dict[str, Any]
     outcome: dict[str, Any]
     state: dict[str, Any]
 
@@ -49,11 +51,11 @@ def whole(name: str) -> Whole:
     searcher = labs.start(METHODS[name], lab)
     labs.drive(searcher, lab, 0, 1)
     kept = labs.through_disk(searcher.state_dict())
-    reference = labs.leaves(kept)
+    reference, diagnostics = labs.leaves(kept), labs.leaves(dict(searcher.diagnostics()))
     losses = labs.drive(searcher, lab, 1, labs.EPOCHS)
     searcher.finish()
     labs.same(labs.leaves(kept), reference)
-    return Whole(kept, labs.outcome(searcher, losses), labs.leaves(searcher.state_dict()))
+    return Whole(kept, diagnostics, labs.outcome(searcher, losses), labs.leaves(searcher.state_dict()))
 
 
 def moves_logits(searcher: Searcher) -> bool:
@@ -188,6 +190,7 @@ def test_resuming_is_no_interruption(method: Method) -> None:
     labs.drive(resumed, lab, 1, 2)  # a used searcher: loading must replace all that it holds
     resumed.load_state_dict(expected.kept)
     labs.same(labs.leaves(resumed.state_dict()), reference)
+    labs.same(labs.leaves(dict(resumed.diagnostics())), expected.diagnostics)
     losses = labs.drive(resumed, lab, 1, labs.EPOCHS)
     resumed.finish()
     labs.same(labs.outcome(resumed, losses), expected.outcome)

@@ -10,8 +10,12 @@ from bench import estimate as module
 from bench import spaces
 from bench.estimate import Estimate, estimate
 from bench.search import Stack
-from searchers.base import SupernetOptions
+from searchers._projection import removals
+from searchers.base import Group, SupernetOptions
 from searchers.registry import METHODS
+
+OPTIONS = sum(group.decisions * len(group.options) for group in spaces.get("toy").groups)
+REMOVALS = removals(spaces.get("toy").groups)
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +55,40 @@ def test_time_grows_with_epochs_and_curvature(tmp_path: Path) -> None:
     assert estimated(tmp_path, "--epochs", "6").wall_s == pytest.approx(3 * estimated(tmp_path).wall_s)
     assert estimated(tmp_path, "--curvature", "off").wall_s == pytest.approx(2 * 3 * 8 * 2 / 1000)
     assert estimated(tmp_path, "--curvature-every", "2").wall_s == pytest.approx(2 * (48 + 105) / 1000)
+
+
+EXTRA = {
+    # In the end 4 cells on a batch each, and 2 in full; a cell costs a sixth of a pass. After both epochs 3 rewards.
+    "random_ws": (4 * 20 + 2 * 20) / 6,
+    "enas": 2 * 3 * 20 / 6 + (4 * 20 + 2 * 20) / 6,
+    "spos": 4 * 2 * 20 / 6,
+    # One of two epochs is past the warm-up: 2 orders of all options; a pass without gradients is a third.
+    "shapley_nas": 2 * (1 + OPTIONS) * 20 / 3,
+    "darts_pt": REMOVALS * 20 / 3,
+    # 5 proposals of all removals, each then on 10 batches as a discrete cell; batches of 8.
+    "zero_cost_pt": 5 * (REMOVALS + 10 / 2) * 8 / 3,
+    "darts": 0.0,
+}
+"""Passes over an image in what a method evaluates: 20 validation images, one evaluation batch."""
+
+
+@pytest.mark.parametrize("method", EXTRA)
+def test_what_is_evaluated_besides_steps_is_counted(method: str, tmp_path: Path) -> None:
+    searched = stack(tmp_path, "--curvature", "off", method=method)
+    found, none = (estimate(one) for one in (searched, silent(searched)))
+    assert (found.wall_s - none.wall_s) * 1000 == pytest.approx(EXTRA[method])
+
+
+def silent(searched: Stack) -> Stack:
+    method = dataclasses.replace(searched.method, evaluated=lambda _settings, _extent: 0.0)
+    return dataclasses.replace(searched, method=method)
+
+
+def test_removals_of_a_row_that_keeps_several_are_asked_again() -> None:
+    """4 of 5 options, then one of 4: keeping 3 takes 5 + 4 removals; keeping one takes 5."""
+    rows = [Group("op", 2, ("a", "b", "c", "d", "e")), Group("in", 1, ("a", "b", "c", "d", "e"), "edge", keep=3)]
+    assert removals(rows) == 2 * 5 + 5 + 4
+    assert removals([Group("in", 1, ("a", "b"), "edge", keep=2)]) == 0
 
 
 def test_memory_holds_the_larger_of_batch_and_probe_and_four_copies_of_the_weights(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from bench import ops
 from bench.spaces.base import discretise
-from bench.supernet import nb201
+from bench.supernet import nb201, one_shot
 from searchers import darts, pc_darts
 from searchers._bilevel import Bilevel, Recipe
 from searchers._relax import softmax
@@ -96,6 +96,34 @@ def test_a_cell_of_nb201_is_its_equation(parts: int) -> None:
     )
     found = network.cell[0](x, 1, nb201.CellChoices(softmax(logits), nb201.ForwardInputs(), 0))
     torch.testing.assert_close(found, three, rtol=1e-12, atol=1e-12)
+
+
+def test_a_block_of_nas_bench_1shot1_is_its_equation() -> None:
+    """Σ softmax(α)·o on the first half of the channels, the rest bypassed, both shuffled; one replica, batch norm."""
+    network = labs.make("s1", (0,), channels=4).build(SupernetOptions(2))
+    assert isinstance(network, one_shot.OneShotSupernet)
+    logits = {group.name: torch.randn(1, *group.shape, generator=labs.rng(2)).double() for group in network.groups}
+    cell, node = network.cell[0], 2
+    z = torch.randn(3, 4, 5, 5, generator=labs.rng(4), dtype=torch.float64)
+    part, share = z[:, :2], logits["op"][0, node - 1].exp() / logits["op"][0, node - 1].exp().sum()
+
+    def normalised(module: torch.nn.Module, padding: int) -> Tensor:
+        found = dict(module.named_parameters())
+        (kernel,) = (value[0] for value in found.values() if value.dim() == 5)
+        y = functional.conv2d(part, kernel, padding=padding)
+        mean, spread = y.mean((0, 2, 3), keepdim=True), y.var((0, 2, 3), correction=0, keepdim=True)
+        return ((y - mean) / (spread + 1e-5).sqrt()).relu()  # scale 1 and shift 0 at the start
+
+    options = (
+        functional.max_pool2d(part, 3, 1, 1),
+        normalised(cell.conv3x3[node - 1], 1),
+        normalised(cell.conv1x1[node - 1], 0),
+    )
+    mixed = sum(weight * option for weight, option in zip(share, options, strict=True))
+    joined = torch.cat([mixed, z[:, 2:]], 1)
+    wanted = joined[:, [0, 2, 1, 3]]
+    found = cell._operation(node, z, 1, one_shot.CellChoices(softmax(logits), one_shot.ForwardInputs(), 0))
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
 
 
 @unchecked

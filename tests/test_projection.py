@@ -191,3 +191,21 @@ def test_an_option_without_weight_is_not_asked_about() -> None:
     for replica, order in enumerate(projection.orders):
         assert projection.frozen.kept["op"][replica, order[0][1]].tolist() == [False] * 4 + [True]
     assert next(scores) == 1.0
+
+
+def test_an_excluded_option_is_not_asked_about_unless_nothing_else_is_left() -> None:
+    groups = get("nb201").groups
+    projection = Projection(groups, [labs.rng(seed) for seed in SEEDS], excluded=("none",))
+    active = np.ones((1, len(SEEDS), 6, 5), bool)
+    active[:, 1] = np.arange(5) == 0  # the search has left nothing but `none` to the second replica
+    asked: list[np.ndarray] = []
+
+    def score(choices: Choices) -> Tensor:
+        assert choices.active is not None
+        asked.append(choices.active["op"][0].copy())
+        return torch.as_tensor(choices.active["op"][0, ..., 0].sum(-1))  # the removal of `none` hurts most
+
+    projection.decide(Choices(_relax.softmax(logits_of("nb201")).weights, {"op": active}), score)
+    kept = [projection.frozen.kept["op"][r, order[0][1]].nonzero()[0] for r, order in enumerate(projection.orders)]
+    assert [options.tolist() for options in kept] == [[1], [0], [1]]
+    assert len(asked) == 4

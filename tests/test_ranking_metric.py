@@ -152,7 +152,7 @@ def test_the_command_measures_and_closes_with_it(tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--metrics", "rank"], "expected metrics out of ranking, got 'rank'"),
+        (["--metrics", "rank"], "expected metrics out of ranking, native, got 'rank'"),
         (["--ranking-every", "2"], "expected --metrics ranking beside --ranking-every, got none"),
     ],
 )

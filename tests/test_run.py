@@ -441,7 +441,7 @@ def test_a_method_that_fails_leaves_its_reason_and_the_others_go_on(
         (["--dataset", "mnist"], "error: expected a dataset out of"),
         (["--set", "darts.arch.speed=1"], "error: expected one of the settings lr, "),
         (["--set", "darts.arch.lr=fast"], "error: expected float for the setting 'arch.lr', got 'fast'"),
-        (["--epochs", "0"], "error: expected a positive whole number for epochs, got 0"),
+        (["--epochs", "0"], "error: expected a positive whole number or published for epochs, got 0"),
         (["--probe-size", "5"], "error: expected a probe of 10 to 20 images"),
         (["--benchmark", "paper", "--space", "s1"], "error: expected CIFAR-10's batches in"),
         (["--bogus"], "error: unrecognized arguments: --bogus"),

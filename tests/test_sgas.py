@@ -15,7 +15,7 @@ from searchers import darts, sgas
 from searchers._decisions import Decisions, Schedule, scaled
 from searchers._freeze import Frozen
 from searchers._optim import ArchSettings
-from searchers.base import Choices
+from searchers.base import Batch, Choices
 
 ALL = pytest.mark.parametrize("settings", [sgas.Settings(), sgas.StableSettings()], ids=["1", "2"])
 FAST = ArchSettings(lr=0.3)
@@ -92,6 +92,57 @@ def test_a_decided_row_stays_and_the_others_move() -> None:
         moved = (searcher.logits()[name] != before[name]).all(-1).numpy()
         np.testing.assert_array_equal(moved, ~rows)
         np.testing.assert_array_equal((searcher.logits()[name] == before[name]).all(-1).numpy(), rows)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("space", ["s1", "nb201"])
+def test_a_step_with_decided_rows_is_the_equations(space: str) -> None:
+    """One replica; the reference computes every option, those of decided rows with weight 1 or 0."""
+    lab = labs.make(space, (5,))
+    searcher = sgas.build(sgas.Settings(), lab)
+    decisions = searcher.recipe.memory
+    assert isinstance(decisions, Decisions)
+    fixed = {0: 1, 3: 2}  # decision: the option that is left
+    for decision, option in fixed.items():
+        decisions.frozen.decide(0, "op", decision, [option])
+    (batches,) = labs.steps(lab, searcher.policy, 1)
+    alpha = {name: value[0].clone().requires_grad_() for name, value in searcher.logits().items()}
+    weights = {name: value.detach().clone().requires_grad_() for name, value in searcher.parameters.items()}
+
+    def loss(batch: Batch) -> Tensor:
+        mixing = {name: value.exp() / value.exp().sum(-1, keepdim=True) for name, value in alpha.items()}
+        for decision, option in fixed.items():
+            rows = list(mixing["op"])
+            rows[decision] = torch.eye(len(rows[0]), dtype=torch.float64)[option]
+            mixing["op"] = torch.stack(rows)
+        choices = Choices({name: value[None, None] for name, value in mixing.items()})
+        scores = torch.func.functional_call(searcher.supernet, weights, (batch.images, choices))
+        return torch.nn.functional.cross_entropy(scores[0], batch.labels[0])
+
+    start = {name: value.detach().clone() for name, value in weights.items()}
+    adam = torch.optim.Adam(alpha.values(), lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
+    before = {name: value.detach().clone() for name, value in alpha.items()}
+    loss(batches.val[0]).backward()
+    adam.step()
+    with torch.no_grad():
+        for decision in fixed:
+            alpha["op"][decision] = before["op"][decision]  # no decay either
+    gradients = torch.autograd.grad(loss(batches.train[0]), list(weights.values()))
+    norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+    searcher.step(batches)
+    for name, value in searcher.logits().items():
+        torch.testing.assert_close(value[0], alpha[name].detach(), rtol=1e-9, atol=1e-12)
+    left = 0
+    for (name, old), gradient in zip(start.items(), gradients, strict=True):
+        address = searcher.supernet.address(name)
+        gone = (
+            address is not None and address.group == "op" and address.option is not None
+            and fixed.get(address.decision, address.option) != address.option
+        )  # fmt: skip
+        left += gone
+        wanted = old if gone else old - 0.025 * (gradient * min(1.0, 5 / norm) + 3e-4 * old)
+        torch.testing.assert_close(searcher.parameters[name].detach(), wanted, rtol=1e-9, atol=1e-12)
+    assert left > 0
 
 
 @pytest.mark.parametrize(("space", "epochs"), [("nb201", 40), ("s1", 45), ("s3", 60)])

@@ -1,6 +1,8 @@
 """What names a run, and how settings are changed by name."""
 
 import dataclasses
+import hashlib
+import json
 import os
 import re
 import subprocess
@@ -14,6 +16,7 @@ import pytest
 from bench.data.augment import Augmentation
 from bench.metrics.curvature import CurvatureSettings
 from bench.metrics.landscape import LandscapeSettings
+from bench.metrics.native import NativeSettings
 from bench.metrics.ranking import RankingProbe
 from bench.spec import RunSpec, replace_settings
 from searchers.darts import Settings
@@ -44,6 +47,7 @@ def spec() -> RunSpec:
         curvature_every=1,
         ranking=RankingProbe(5, 2, 1),
         landscape=LandscapeSettings(),
+        native=NativeSettings(),
         table="abcd",
         budget=5,
     )
@@ -57,6 +61,14 @@ def other(value: Any) -> Any:
     if isinstance(value, bool):
         return not value
     return value + "x" if isinstance(value, str) else value + 1
+
+
+def test_a_metric_that_is_not_asked_for_leaves_name_and_specification_as_they_were() -> None:
+    without = dataclasses.replace(spec(), native=None)
+    assert "native" not in without.resolved()
+    fields = {name: value for name, value in dataclasses.asdict(without).items() if name != "native"}
+    text = json.dumps(fields, sort_keys=True)
+    assert without.signature == hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @pytest.mark.parametrize("name", [found.name for found in dataclasses.fields(RunSpec)])

@@ -5,9 +5,11 @@ import logging
 from pathlib import Path
 
 import labs
+import numpy as np
 import pytest
 import torch
 from tests import benches
+from torch import Tensor
 
 from bench import run, setup, variants
 from bench.lab import Lab
@@ -15,7 +17,7 @@ from bench.request import parse
 from searchers._bilevel import Bilevel
 from searchers._perturbation import SELECTION, Perturbation, Settings
 from searchers._staged import Shorter, Staged, staged
-from searchers.base import Horizon, Method, Resources
+from searchers.base import Choices, Horizon, Method, Resources
 from searchers.registry import METHODS, SELECTIONS, find
 
 PLAIN = [name for name in METHODS if find(f"{name}+perturbation") is not None]
@@ -119,6 +121,33 @@ def test_the_search_is_finished_once_when_the_selection_takes_over(monkeypatch: 
         searcher.finish()
         assert calls == [searcher.search]
         calls.clear()
+
+
+EXCLUDING = ["entrannas", "fair_darts", "gaea_bilevel", "oles", "pdarts", "sgas", "shapley_nas"]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("name", "allowed"), [*((name, False) for name in EXCLUDING), ("darts", True)])
+def test_removals_decide_for_none_only_where_the_search_might(
+    name: str, allowed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything but `none` may go: where it is asked about, its removal hurts most."""
+    monkeypatch.setattr(Perturbation, "score", lambda _self, choices: none_computed(choices))
+    lab = longer("nb201", 2)
+    searcher = start(name, lab)
+    labs.drive(searcher, lab, 0, 1)
+    searcher.finish()
+    selected = searcher.selected()
+    assert selected is not None
+    assert (selected["op"].argmax(-1) == 0).all() == allowed
+    assert (selected["op"].argmax(-1) == 0).any() == allowed
+
+
+def none_computed(choices: Choices) -> Tensor:
+    """In how many cells and rows of each replica `none` is computed."""
+    shape = choices.weights["op"].shape
+    active = np.ones(shape, bool) if choices.active is None else choices.active["op"]
+    return torch.as_tensor(active[..., 0].sum((0, 2))).double()
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -118,9 +118,17 @@ class Feed:
         """
         if split not in self._halves:
             raise ValueError(f"expected a split out of {sorted(self._halves)}, got {split!r}")
-        half = self._halves[split]
-        chunks = half.tensor_split(-(-len(half) // self._settings.eval_batch_size))
+        chunks = self._chunks(split)
         return (self._plain(chunks[i % len(chunks)]) for i in (range(len(chunks)) if batches is None else batches))
+
+    def evaluation_sizes(self, split: str) -> tuple[int, int]:
+        """Return the images of a half, and of its largest evaluation batch."""
+        chunks = self._chunks(split)
+        return sum(map(len, chunks)), max(map(len, chunks))
+
+    def _chunks(self, split: str) -> tuple[Int64[Tensor, " n"], ...]:
+        half = self._halves[split]
+        return half.tensor_split(-(-len(half) // self._settings.eval_batch_size))
 
     def probe(self, size: int) -> Batch:
         """Return un-augmented images of the validation half, class-balanced and fixed by the dataset."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from searchers import _curvature
-from searchers.base import Batch, Choices, Logits, Searcher
+from searchers.base import Batch, Choices, ForwardInputs, Logits, Searcher
 
 PerReplica = Float[Tensor, " replicas"]
 Vectors = Float[Tensor, "replicas size"]
@@ -108,17 +108,19 @@ def measure(
 
 def probe_loss(searcher: Searcher, batch: Batch) -> Loss:
     """Return the loss λ is defined on, as a function of the logits: mean cross-entropy of each replica, nats."""
-    loss = _choices_loss(searcher, batch)
+    loss = choices_loss(searcher, batch)
     return lambda logits: loss(searcher.relax(logits))
 
 
-def _choices_loss(searcher: Searcher, batch: Batch) -> Callable[[Choices], PerReplica]:
+def choices_loss(
+    searcher: Searcher, batch: Batch, inputs: ForwardInputs = ForwardInputs()
+) -> Callable[[Choices], PerReplica]:
     """Return the loss as a function of the mixing weights; network weights are detached, so they get no gradients."""
     network = cast(torch.nn.Module, searcher.supernet)
     fixed = {name: parameter.detach() for name, parameter in searcher.supernet.named_parameters()}
 
     def loss(choices: Choices) -> PerReplica:
-        scores = torch.func.functional_call(network, fixed, (batch.images, choices))
+        scores = torch.func.functional_call(network, fixed, (batch.images, choices, inputs))
         return functional.cross_entropy(scores.mT, batch.labels, reduction="none").mean(1)
 
     return loss
@@ -150,8 +152,7 @@ def whole_spectrum(
     """Return the fields from the exact Hessian, with the relative error of what power iteration found."""
     hessian = _curvature.dense(point.product, len(point.loss), _curvature.complement(basis))
     values = _curvature.spectrum(hessian.matrix)
-    low, high = values[:, 0], values[:, -1]
-    dominant = torch.where(low.abs() > high.abs(), low, high)
+    low, high, dominant = values[:, 0], values[:, -1], largest(values)
     error = (found.value - dominant).abs()
     return {
         "lambda_max": high.tolist(),
@@ -161,6 +162,12 @@ def whole_spectrum(
         "asymmetry": hessian.asymmetry.tolist(),
         "disagreement": torch.where(error == 0, 0.0, error / dominant.abs()).tolist(),
     }
+
+
+def largest(spectrum: Float[Tensor, "replicas size"]) -> PerReplica:
+    """Return the eigenvalue of largest magnitude, signed, of ascending ones."""
+    low, high = spectrum[:, 0], spectrum[:, -1]
+    return torch.where(low.abs() > high.abs(), low, high)
 
 
 def exact_dominant(columns: dict[str, list[Any]], size: int) -> dict[str, list[Any]]:
@@ -181,7 +188,7 @@ def simplex(searcher: Searcher, batch: Batch, noise: tuple[torch.Generator, ...]
     with torch.no_grad():
         choices = searcher.relax(logits)
     rows = {name: choices.weights[name].transpose(0, 1).flatten(1, 2) for name in logits}
-    loss = _choices_loss(searcher, batch)
+    loss = choices_loss(searcher, batch)
 
     def of_rows(moved: Logits) -> PerReplica:
         folded = {
