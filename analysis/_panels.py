@@ -52,9 +52,9 @@ def regret(axes: list[Axes], frame: pd.DataFrame, styles: Styles) -> None:
     _draw_finals(axes, frame, styles)
     _draw_misses(above, frame, styles)
     _draw_references(axes, frame)
-    scale(above, REGRET_THRESHOLD)
+    scale(above, series.linear_threshold(frame["regret_test"].to_numpy(np.float64)))
     highest = above.dataLim.ymax if np.isfinite(above.dataLim.ymax) else REGRET_THRESHOLD
-    above.set_ylim(0, 1.3 * max(highest, REGRET_THRESHOLD))
+    above.set_ylim(0, 1.15 * max(highest, REGRET_THRESHOLD))
     name(above, "epoch", "test regret")
     name(below, "epoch", "test error")
 
@@ -200,8 +200,22 @@ def scale_x(ax: Axes, threshold: float | None) -> None:
     _plain_ticks(ax.xaxis, threshold)
 
 
+class _Ticks(SymmetricalLogLocator):
+    """Powers of ten, and their multiples by 2 and 5 where the powers are few."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__(base=10, linthresh=threshold)
+        self.threshold = threshold
+
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+        few = max(abs(vmin), abs(vmax)) < 30 * self.threshold
+        self.set_params(subs=(1.0, 2.0, 5.0) if few else (1.0,))
+        found: Sequence[float] = super().tick_values(vmin, vmax)
+        return found
+
+
 def _plain_ticks(axis: Axis, threshold: float) -> None:
-    axis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=threshold))
+    axis.set_major_locator(_Ticks(threshold))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
 
 
