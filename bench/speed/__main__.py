@@ -1,0 +1,139 @@
+"""How fast a search is on this machine: `python -m bench.speed`, or one part of it on one space.
+
+Without --benchmark it measures everything at the embedded size and, where CIFAR-10 is prepared, the first three parts
+at the papers' width with one cell a stage. Other options than its own are those of bench.run. Exit code 2: the request
+is wrong, in one sentence.
+"""
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from rich.console import Console
+
+from bench import data, options, setup, variants
+from bench.announce import say
+from bench.command import positive
+from bench.progress import new_console
+from bench.request import Request, one_space, parse
+from bench.setup import Bench
+from bench.speed import against_plain, costs, curving, files, floor, growth, outside, report, stack
+from bench.speed.report import Report, Sitting
+from bench.speed.section import Part, Plan
+from searchers.base import Method
+
+log = logging.getLogger(__name__)
+
+PARTS: dict[str, Part] = {
+    "stack": stack.measure,
+    "plain": against_plain.measure,
+    "curvature": curving.measure,
+    "outside": outside.measure,
+    "floor": floor.measure,
+    "growth": growth.measure,
+    "methods": costs.measure,
+}
+AT_WIDTH = ("stack", "plain", "curvature")
+WIDE = Plan(rounds=2, most=2)
+SPACE = "s1"
+
+
+class Job(NamedTuple):
+    """One sitting before it is measured."""
+
+    bench: Bench
+    methods: Sequence[Method]
+    parts: Sequence[str]
+    plan: Plan
+    about: str
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; return its exit code."""
+    console = new_console()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        given, rest = _parser().parse_known_args(arguments)
+        parts = _parts(given.parts)
+        request = parse(rest if any(text.split("=")[0] == "--space" for text in rest) else ["--space", SPACE, *rest])
+        torch.set_num_threads(request.threads or torch.get_num_threads())
+        plan = Plan(given.rounds, given.most)
+        jobs = [_job(one, parts, plan, one.benchmark) for one in _as_asked(request)]
+        wide, notes = _at_width(request, parts, plan)
+        jobs += wide
+    except (ValueError, FileNotFoundError) as error:
+        log.error("error: %s", error)
+        return 2
+    title = given.title or f"speed-{datetime.now(UTC):%Y-%m-%d-%H%M%S}"
+    facts = report.facts(jobs[0].bench.device)
+    found = Report(title, facts, tuple(_sit(console, job) for job in jobs), notes)
+    text = found.markdown()
+    say(console, text)
+    for path in files.save(given.into, title, found.plain(), text):
+        say(console, f"written: {path}")
+    return 0
+
+
+def _parser() -> options.Parser:
+    found = options.Parser(
+        prog="python -m bench.speed",
+        description="Measure how fast a search is on this machine.",
+        epilog="Other options are those of python -m bench.run; --methods names what the last part compares.",
+        allow_abbrev=False,
+    )
+    found.add_argument("--parts", default=",".join(PARTS), help=f"what is measured, out of {', '.join(PARTS)}")
+    found.add_argument("--rounds", type=positive, default=5, help="rounds whose medians are told, 5 by default")
+    found.add_argument("--most", type=positive, default=16, help="widest stack of seeds, 16 by default")
+    found.add_argument("--into", type=Path, default=Path("results/speed"), help="folder of the JSON and the Markdown")
+    found.add_argument("--title", help="name of the two files; without: the time")
+    return found
+
+
+def _parts(text: str) -> list[str]:
+    names = list(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+    if not names or not set(names) <= set(PARTS):
+        raise ValueError(f"expected --parts out of {', '.join(PARTS)}, got {text!r}")
+    return names
+
+
+def _as_asked(request: Request) -> list[Request]:
+    benchmark = "embedded" if request.benchmark == "auto" else request.benchmark
+    return [dataclasses.replace(one, benchmark=benchmark) for one in one_space(request)]
+
+
+def _at_width(request: Request, parts: Sequence[str], plan: Plan) -> tuple[list[Job], tuple[str, ...]]:
+    """Return the sittings at the papers' width, unless a benchmark was named, and why there is none."""
+    wanted = [part for part in parts if part in AT_WIDTH]
+    spaces = [one for one in one_space(request) if one.space != "toy"]
+    if request.benchmark != "auto" or not wanted or not spaces:
+        return [], ()
+    batches = data.OFFICIAL["cifar10"].batches
+    if not (data.data_root() / batches.folder).is_dir():
+        return [], (f"nothing is measured at the papers' width: {batches.title} is not prepared (bench.prepare)",)
+    small = Plan(min(plan.rounds, WIDE.rounds), min(plan.most, WIDE.most))
+    wide = [dataclasses.replace(one, benchmark="paper", dataset="cifar10", table="none", cells=1) for one in spaces]
+    return [_job(one, wanted, small, "the papers' width") for one in wide], ()
+
+
+def _job(request: Request, parts: Sequence[str], plan: Plan, about: str) -> Job:
+    bench, chosen = setup.prepare(request), variants.methods(request)
+    if variants.specs(bench, chosen[0])[0].epochs == 0:
+        raise ValueError(f"expected a method that trains, got {chosen[0].name}, which has no steps")
+    return Job(bench, chosen, parts, plan, about)
+
+
+def _sit(console: Console, job: Job) -> Sitting:
+    sections = []
+    for name in job.parts:
+        say(console, f"measuring {name} on {job.bench.space.name}, {job.about}")
+        sections += PARTS[name](job.bench, job.methods, job.plan)
+    return Sitting(report.heading(job.bench, job.about), tuple(sections))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
