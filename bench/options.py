@@ -13,6 +13,12 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; see {self.prog} --help")
 
 
+def _width(text: str) -> int | str:
+    if text != "auto" and not text.removeprefix("-").isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number or auto, got {text!r}")
+    return text if text == "auto" else int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser; what was not given is None."""
     found = Parser(
@@ -48,7 +54,6 @@ def parser() -> argparse.ArgumentParser:
         "batch_size": "images a batch",
         "probe_size": "images the Hessian is measured on",
         "threads": "CPU threads",
-        "replicas": "most seeds searched as one stack",
         "curvature_every": "epochs from one measurement of curvature to the next",
         "ranking_every": "epochs from one measurement of --metrics ranking to the next; without: after the last epoch",
         "queries": "cells a repetition of a table-only method may ask for",
@@ -60,6 +65,12 @@ def parser() -> argparse.ArgumentParser:
         found.add_argument(f"--{name.replace('_', '-')}", help=about, default=None)
     for name, about in numbers.items():
         found.add_argument(f"--{name.replace('_', '-')}", help=about, default=None, type=int)
+    found.add_argument(
+        "--replicas",
+        help="most seeds searched as one stack, all by default; auto: as many as a trial shows to fit into memory",
+        default=None,
+        type=_width,
+    )
     found.add_argument("--unit-cpus", help="ray, slurm: CPUs a stack gets, 1 by default", default=None, type=float)
     found.add_argument("--unit-gpus", help="ray: GPUs a stack gets, such as 0.25", default=None, type=float)
     found.add_argument(

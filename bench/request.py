@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench import options, plain_yaml
 from bench.spaces import SPACES
@@ -31,7 +31,7 @@ class Request:
         benchmark: "auto", "paper" or "embedded".
         table: a file; "none" runs without accuracies.
         set: method name to dotted settings.
-        replicas: most seeds in one stack.
+        replicas: most seeds in one stack; "auto": as many as a trial shows to fit.
         queries, budget_s: what a repetition of a table-only method may spend: cells, simulated seconds.
         fitness_budget: training epochs of the accuracy that table-only methods see.
         metrics: what is measured besides λ: "ranking".
@@ -63,7 +63,7 @@ class Request:
     probe_size: int | None = None
     device: str | None = None
     threads: int | None = None
-    replicas: int | None = None
+    replicas: int | Literal["auto"] | None = None
     curvature: str | None = None
     curvature_every: int = 1
     metrics: tuple[str, ...] = ()
@@ -221,6 +221,8 @@ def _check_numbers(fields: Mapping[str, Any]) -> None:
     numbers = ("epochs", "train_size", "channels", "cells", "batch_size", "probe_size", "threads", "replicas")
     for name in (*numbers, "curvature_every", "ranking_every", "budget", "queries", "fitness_budget", "jobs"):
         value = fields.get(name, 1)
+        if name == "replicas" and value == "auto":
+            continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"expected a positive whole number for {name}, got {value!r}")
     if type(retries := fields.get("retries", 0)) is not int or retries < 0:
@@ -241,6 +243,8 @@ def _check_launcher(fields: dict[str, Any]) -> None:
             raise ValueError(f"expected a number {least} for {name}, got {value!r}")
         if name in fields:
             fields[name] = float(value)
+    if fields.get("replicas") == "auto" and launcher != "local":
+        raise ValueError(f"expected a number for --replicas beside --launcher {launcher}: its machines are not tried")
     if launcher == "slurm" and not float(fields.get("unit_cpus", 1.0)).is_integer():
         raise ValueError(f"expected whole CPUs for unit_cpus with --launcher slurm, got {fields['unit_cpus']!r}")
     more = fields.get("sbatch", {})

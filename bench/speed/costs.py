@@ -22,6 +22,8 @@ from searchers.base import Method
 EPOCHS = 4
 REPLICAS = 2
 BOUND = 1.3
+ROUNDS = 3
+"""At most: there are many methods."""
 
 COLUMNS = (
     Column("method", "method"),
@@ -43,19 +45,20 @@ def measure(bench: Bench, methods: Sequence[Method], plan: Plan) -> list[Section
     chosen = {darts.METHOD.name: darts.METHOD} | {method.name: method for method in methods}
     trained = {n: m for n, m in chosen.items() if variants.specs(bench, m)[0].epochs}
     lanes = {name: _begun(bench, method, min(REPLICAS, plan.most)) for name, method in trained.items()}
-    counted = {name: count(partial(lane.pass_over, EPOCHS - 1)) for name, lane in lanes.items()}
-    steps = {name: lane.pass_over(EPOCHS - 1) for name, lane in lanes.items()}
-    works: dict[str, Callable[[], object]] = {n: partial(lane.pass_over, EPOCHS - 1) for n, lane in lanes.items()}
-    samples = alternate(works, plan.rounds, bench.device)
+    counted = {name: count(partial(lane.steps, EPOCHS - 1)) for name, lane in lanes.items()}
+    steps = {name: lane.steps(EPOCHS - 1) for name, lane in lanes.items()}
+    works: dict[str, Callable[[], object]] = {n: partial(lane.steps, EPOCHS - 1) for n, lane in lanes.items()}
+    samples = alternate(works, min(plan.rounds, ROUNDS), bench.device)
     sums = {
         name: (sum(c.flops for c in calls), sum(c.bytes for c in calls), len(calls)) for name, calls in counted.items()
     }
     rows = [_row(trained[name], samples, sums, steps) for name in lanes]
     about = (
-        f"A step of every method, R = {min(REPLICAS, plan.most)}: epoch {EPOCHS} of {EPOCHS} with its data and what "
-        "the method does at its ends, over its steps. Demand: the larger of the counted ratios of FLOP and of bytes, "
-        "because small maps are bound by bytes. FLOP over claimed passes shows a pass too many. A method whose steps "
-        "differ from epoch to epoch (stages, warm-ups) shows its last epoch."
+        f"A step of every method, R = {min(REPLICAS, plan.most)}: epoch {EPOCHS} of {EPOCHS} with its data, without "
+        "what the method does when an epoch ends, over its steps. Demand: the larger of the counted ratios of FLOP and "
+        "of bytes, because small maps are bound by bytes. Where maps are so small that the start of a call is what "
+        "costs, time follows the calls. FLOP over claimed passes shows a pass too many. A method whose steps differ "
+        "from epoch to epoch (stages, warm-ups) shows its last epoch."
     )
     return [Section("Methods", about, COLUMNS, rows)]
 

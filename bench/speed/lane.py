@@ -46,12 +46,17 @@ class Lane:
 
     def pass_over(self, epoch: int) -> int:
         """Search one epoch, its data included; return its steps."""
+        steps = self.steps(epoch)
+        self.searcher.end_epoch(epoch)
+        return steps
+
+    def steps(self, epoch: int) -> int:
+        """Take the steps of an epoch, their data included, but not what the method does when it ends."""
         self.searcher.begin_epoch(epoch)
         steps = 0
         for batches in self._served(epoch):
             self.searcher.step(batches)
             steps += 1
-        self.searcher.end_epoch(epoch)
         return steps
 
     def curvature(self, start: torch.Tensor | None, step: int, whole: bool = False) -> curvature.Measured:
