@@ -114,7 +114,8 @@ def _at_width(request: Request, parts: Sequence[str], plan: Plan) -> tuple[list[
         return [], ()
     batches = data.OFFICIAL["cifar10"].batches
     if not (data.data_root() / batches.folder).is_dir():
-        return [], (f"nothing is measured at the papers' width: {batches.title} is not prepared (bench.prepare)",)
+        how = "python -m bench.prepare cifar10"
+        return [], (f"nothing is measured at the papers' width: {batches.title} is not prepared ({how})",)
     small = Plan(min(plan.rounds, WIDE.rounds), min(plan.most, WIDE.most))
     wide = [dataclasses.replace(one, benchmark="paper", dataset="cifar10", table="none", cells=1) for one in spaces]
     return [_job(one, wanted, small, "the papers' width") for one in wide], ()
