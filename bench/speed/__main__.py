@@ -8,7 +8,7 @@ is wrong, in one sentence.
 import dataclasses
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from bench.request import Request, one_space, parse
 from bench.setup import Bench
 from bench.speed import against_plain, costs, curving, files, floor, growth, outside, report, stack
 from bench.speed.report import Report, Sitting
-from bench.speed.section import Part, Plan
+from bench.speed.section import Part, Plan, Section
 from searchers.base import Method
 
 log = logging.getLogger(__name__)
@@ -70,11 +70,12 @@ def main(arguments: Sequence[str]) -> int:
         log.error("error: %s", error)
         return 2
     title = given.title or f"speed-{datetime.now(UTC):%Y-%m-%d-%H%M%S}"
-    facts = report.facts(jobs[0].bench.device)
-    found = Report(title, facts, tuple(_sit(console, job) for job in jobs), notes)
-    text = found.markdown()
-    say(console, text)
-    for path in files.save(given.into, title, found.plain(), text):
+    begun = Report(title, report.facts(jobs[0].bench.device), (), notes)
+    for found in _measured(console, jobs, begun):
+        # After every part: what an interruption ends is not lost.
+        paths = files.save(given.into, title, found.plain(), found.markdown())
+    say(console, found.markdown())
+    for path in paths:
         say(console, f"written: {path}")
     return 0
 
@@ -128,12 +129,17 @@ def _job(request: Request, parts: Sequence[str], plan: Plan, about: str) -> Job:
     return Job(bench, chosen, parts, plan, about)
 
 
-def _sit(console: Console, job: Job) -> Sitting:
-    sections = []
-    for name in job.parts:
-        say(console, f"measuring {name} on {job.bench.space.name}, {job.about}")
-        sections += PARTS[name](job.bench, job.methods, job.plan)
-    return Sitting(report.heading(job.bench, job.about), tuple(sections))
+def _measured(console: Console, jobs: Sequence[Job], begun: Report) -> Iterator[Report]:
+    """Yield the report as it is after every part."""
+    done: tuple[Sitting, ...] = ()
+    for job in jobs:
+        sections: list[Section] = []
+        heading = report.heading(job.bench, job.about)
+        for name in job.parts:
+            say(console, f"measuring {name} on {job.bench.space.name}, {job.about}")
+            sections += PARTS[name](job.bench, job.methods, job.plan)
+            yield dataclasses.replace(begun, sittings=(*done, Sitting(heading, tuple(sections))))
+        done = (*done, Sitting(heading, tuple(sections)))
 
 
 if __name__ == "__main__":
