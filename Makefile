@@ -29,7 +29,7 @@ demo: env
 	$(BIN)/python -m analysis.figures
 	$(BIN)/python -m analysis.tables
 
-# Everything at the embedded size, then three parts at the papers' width where CIFAR-10 is prepared (docs/speed.md).
+# Everything at the embedded size, then three parts at the papers' width (docs/speed.md).
 bench: env
 	$(BIN)/python -m bench.speed --space s1 --methods all --threads 1
 

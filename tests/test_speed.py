@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from bench.data.feed import Feed
 from bench.metrics import cell
-from bench.speed import growth, outside
+from bench.setup import Bench
+from bench.speed import growth, outside, width
 from bench.speed.__main__ import PARTS, main
 from bench.speed.counting import Call, count
 from bench.speed.floor import Rates
@@ -146,10 +147,10 @@ def test_both_files_have_the_same_numbers() -> None:
     columns = (Column("name", "what"), Column("x", "x, ms", ".1f"), Column("y", "y"))
     rows = [{"name": "a", "x": 1.26, "y": None}, {"name": "b", "x": math.nan, "y": 3}]
     section = Section("Title", "How it was measured.", columns, rows)
-    report = Report("t", {"threads": 1, "versions": {"torch": "2"}}, (Sitting("s1", (section,)),), ("a note",))
+    report = Report("t", {"threads": 1, "versions": {"torch": "2"}}, (Sitting("s1", (section,)),))
     text = report.markdown()
     assert "| what | x, ms | y |\n| --- | ---: | ---: |\n| a | 1.3 | – |\n| b | nan | 3 |\n" in text
-    assert "- versions: torch 2\n- a note\n" in text
+    assert "- versions: torch 2\n" in text
     read = json.loads(json.dumps(report.plain(), allow_nan=False))
     assert read["sittings"][0]["sections"][0]["rows"] == [{**rows[0]}, {**rows[1], "x": None}]
 
@@ -184,15 +185,29 @@ def test_every_part_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert floors[1]["gflop"] == pytest.approx(2 * floors[0]["gflop"])
 
 
-def test_without_a_benchmark_and_without_cifar10_the_width_is_left_out(tmp_path: Path) -> None:
+def test_without_a_benchmark_the_papers_width_is_measured_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = [option for option in TINY if option not in {"--benchmark", "embedded"}]
     small[small.index("toy")] = "s1"
-    assert main([*small, "--parts", "stack", "--into", str(tmp_path / "out")]) == 0
-    told = json.loads((tmp_path / "out" / "tiny.json").read_text(encoding="utf-8"))
-    assert len(told["sittings"]) == 1
-    assert told["notes"] == [
-        "nothing is measured at the papers' width: CIFAR-10 is not prepared (python -m bench.prepare cifar10)"
-    ]
+    sizes = []
+
+    def noted(bench: Bench, methods: object, plan: Plan) -> list[Section]:
+        sizes.append((bench.preset.channels, bench.preset.cells, bench.dataset.search.images.shape[1:], plan.most))
+        return [Section("Noted", "", (), [])]
+
+    monkeypatch.setitem(PARTS, "stack", noted)
+    monkeypatch.setitem(PARTS, "floor", lambda *_: [])
+    assert main([*small, "--most", "8", "--parts", "stack,floor", "--into", str(tmp_path / "out")]) == 0
+    read = json.loads((tmp_path / "out" / "tiny.json").read_text(encoding="utf-8"))
+    assert [len(sitting["sections"]) for sitting in read["sittings"]] == [1, 1]
+    assert sizes == [(2, 1, (3, 8, 8), 8), (16, 1, (3, 32, 32), 2)]
+
+
+def test_noise_has_halves_and_classes_like_the_images_it_stands_for() -> None:
+    found = width.noise(200)
+    assert found.search.images.shape == (200, 3, 32, 32)
+    assert found.search.labels.bincount().tolist() == [20] * 10
+    assert set(found.train_indices.tolist()) | set(found.val_indices.tolist()) == set(range(200))
+    assert found.search.images.float().mean() == pytest.approx(127.5, abs=1)
 
 
 @pytest.mark.parametrize(

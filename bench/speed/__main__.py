@@ -1,8 +1,8 @@
 """How fast a search is on this machine: `python -m bench.speed`, or one part of it on one space.
 
-Without --benchmark it measures everything at the embedded size and, where CIFAR-10 is prepared, the first three parts
-at the papers' width with one cell a stage. Other options than its own are those of bench.run. Exit code 2: the request
-is wrong, in one sentence.
+Without --benchmark it measures everything at the embedded size, and the first three parts at the papers' width with one
+cell a stage and images of noise. Other options than its own are those of bench.run. Exit code 2: the request is wrong,
+in one sentence.
 """
 
 import dataclasses
@@ -16,13 +16,13 @@ from typing import NamedTuple
 import torch
 from rich.console import Console
 
-from bench import data, options, setup, variants
+from bench import options, setup, variants
 from bench.announce import say
 from bench.command import positive
 from bench.progress import new_console
 from bench.request import Request, one_space, parse
 from bench.setup import Bench
-from bench.speed import against_plain, costs, curving, files, floor, growth, outside, report, stack
+from bench.speed import against_plain, costs, curving, files, floor, growth, outside, report, stack, width
 from bench.speed.report import Report, Sitting
 from bench.speed.section import Part, Plan, Section
 from searchers.base import Method
@@ -64,13 +64,12 @@ def main(arguments: Sequence[str]) -> int:
         torch.set_num_threads(request.threads or torch.get_num_threads())
         plan = Plan(given.rounds, given.most)
         jobs = [_job(one, parts, plan, one.benchmark) for one in _as_asked(request)]
-        wide, notes = _at_width(request, parts, plan)
-        jobs += wide
+        jobs += _at_width(request, parts, plan)
     except (ValueError, FileNotFoundError) as error:
         log.error("error: %s", error)
         return 2
     title = given.title or f"speed-{datetime.now(UTC):%Y-%m-%d-%H%M%S}"
-    begun = Report(title, report.facts(jobs[0].bench.device), (), notes)
+    begun = Report(title, report.facts(jobs[0].bench.device), ())
     for found in _measured(console, jobs, begun):
         # After every part: what an interruption ends is not lost.
         paths = files.save(given.into, title, found.plain(), found.markdown())
@@ -107,19 +106,14 @@ def _as_asked(request: Request) -> list[Request]:
     return [dataclasses.replace(one, benchmark=benchmark) for one in one_space(request)]
 
 
-def _at_width(request: Request, parts: Sequence[str], plan: Plan) -> tuple[list[Job], tuple[str, ...]]:
-    """Return the sittings at the papers' width, unless a benchmark was named, and why there is none."""
+def _at_width(request: Request, parts: Sequence[str], plan: Plan) -> list[Job]:
+    """Return the sittings at the papers' width, unless a benchmark was named."""
     wanted = [part for part in parts if part in AT_WIDTH]
     spaces = [one for one in one_space(request) if one.space != "toy"]
-    if request.benchmark != "auto" or not wanted or not spaces:
-        return [], ()
-    batches = data.OFFICIAL["cifar10"].batches
-    if not (data.data_root() / batches.folder).is_dir():
-        how = "python -m bench.prepare cifar10"
-        return [], (f"nothing is measured at the papers' width: {batches.title} is not prepared ({how})",)
+    if request.benchmark != "auto" or not wanted:
+        return []
     small = Plan(min(plan.rounds, WIDE.rounds), min(plan.most, WIDE.most))
-    wide = [dataclasses.replace(one, benchmark="paper", dataset="cifar10", table="none", cells=1) for one in spaces]
-    return [_job(one, wanted, small, "the papers' width") for one in wide], ()
+    return [Job(width.prepare(one), variants.methods(one), wanted, small, "the papers' width") for one in spaces]
 
 
 def _job(request: Request, parts: Sequence[str], plan: Plan, about: str) -> Job:

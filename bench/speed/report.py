@@ -30,13 +30,11 @@ class Report:
 
     Attributes:
         facts: hardware, versions, when.
-        notes: what was left out, and why.
     """
 
     title: str
     facts: Mapping[str, Any]
     sittings: tuple[Sitting, ...]
-    notes: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """Return values that JSON can hold; a number that is not finite is null."""
@@ -50,11 +48,10 @@ class Report:
             }
             for sitting in self.sittings
         ]
-        return {"title": self.title, **self.facts, "notes": list(self.notes), "sittings": sittings}
+        return {"title": self.title, **self.facts, "sittings": sittings}
 
     def markdown(self) -> str:
         lines = [f"# {self.title}", "", *(f"- {name}: {_spelled(value)}" for name, value in self.facts.items())]
-        lines += [f"- {note}" for note in self.notes]
         for sitting in self.sittings:
             lines += ["", f"## {sitting.heading}"]
             for section in sitting.sections:
