@@ -39,7 +39,7 @@ PARTS: dict[str, Part] = {
     "methods": costs.measure,
 }
 AT_WIDTH = ("stack", "plain", "curvature")
-WIDE = Plan(rounds=2, most=2)
+WIDE = Plan(rounds=2, most=2, spectrum=False)
 SPACE = "s1"
 
 
@@ -112,7 +112,7 @@ def _at_width(request: Request, parts: Sequence[str], plan: Plan) -> list[Job]:
     spaces = [one for one in one_space(request) if one.space != "toy"]
     if request.benchmark != "auto" or not wanted:
         return []
-    small = Plan(min(plan.rounds, WIDE.rounds), min(plan.most, WIDE.most))
+    small = Plan(min(plan.rounds, WIDE.rounds), min(plan.most, WIDE.most), WIDE.spectrum)
     return [Job(width.prepare(one), variants.methods(one), wanted, small, "the papers' width") for one in spaces]
 
 

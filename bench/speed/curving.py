@@ -28,7 +28,7 @@ COLUMNS = (
 
 
 def measure(bench: Bench, methods: Sequence[Method], plan: Plan) -> list[Section]:
-    """Measure λ after every few steps, from the last vectors and from none."""
+    """Measure λ once from nothing, and after every few steps from the last vectors."""
     rows: list[dict[str, Any]] = []
     for width in plan.widths(*WIDTHS):
         lane = Lane(bench, methods[0], width)
@@ -38,8 +38,8 @@ def measure(bench: Bench, methods: Sequence[Method], plan: Plan) -> list[Section
     spec = lane.stack.spec
     about = (
         f"λ ({spec.curvature.mode}) of {methods[0].name} on {spec.probe_size} probe images. Cold: from a random "
-        f"vector. Warm: from the vector before the last {min(lane.steps_per_epoch, STEPS_BETWEEN)} steps. Whole: what "
-        f"is due every {spec.curvature.spectrum_every} epochs besides, from the same vector: the spectrum, λ in mixing "
+        f"vector, once. Warm: from the vector before the last {min(lane.steps_per_epoch, STEPS_BETWEEN)} steps. Whole: "
+        f"what is due every {spec.curvature.spectrum_every} epochs, from the same vector: λ, the spectrum, λ in mixing "
         "weights, and that of earlier papers. The slowest replica decides how many products a stack takes."
     )
     return [Section("Curvature", about, COLUMNS, rows)]
@@ -65,18 +65,19 @@ class _Measured:
 def _rows(lane: Lane, plan: Plan) -> list[dict[str, Any]]:
     device, measured = lane.stack.lab.device, _Measured(lane)
     samples: dict[str, list[Sample]] = {"step": [], "cold": [], "warm": [], "whole": []}
-    measured.of("cold", None)
-    measured.products["cold"].clear()
+    lane.step()
+    samples["cold"].append(sample(device, partial(measured.of, "cold", None)))
     for _ in range(plan.rounds):
-        before = measured.vectors
         for _ in range(min(lane.steps_per_epoch, STEPS_BETWEEN)):
             samples["step"].append(sample(device, lane.step))
-        samples["cold"].append(sample(device, partial(measured.of, "cold", None)))
-        samples["warm"].append(sample(device, partial(measured.of, "warm", before)))
-    samples["whole"].append(sample(device, partial(measured.of, "whole", measured.vectors)))
+        samples["warm"].append(sample(device, partial(measured.of, "warm", measured.vectors)))
+    if plan.spectrum:
+        samples["whole"].append(sample(device, partial(measured.of, "whole", measured.vectors)))
     step, steps = middle(samples["step"]), lane.steps_per_epoch
     rows = []
     for what, products in measured.products.items():
+        if not products:
+            continue
         spent, used = middle(samples[what]), sorted(products)[len(products) // 2]
         rows.append(
             {

@@ -46,10 +46,12 @@ class Plan:
     Attributes:
         rounds: measured rounds; one before them warms up.
         most: widest stack.
+        spectrum: whether the whole spectrum is measured too, which takes minutes at the papers' width.
     """
 
     rounds: int = 5
     most: int = 16
+    spectrum: bool = True
 
     def widths(self, *wanted: int) -> list[int]:
         """Return those of the wanted widths that are not too wide."""
