@@ -66,8 +66,9 @@ EPOCH_LOOPS = {  # a table's cells and a found cell are trained from scratch: no
     "bench/tables/build.py",
     "bench/retrain/__main__.py",
 }
-EPOCH_STARTS = {  # the speed benchmark repeats steps and single epochs; a search of two stages passes it on
+EPOCH_STARTS = {  # trials of speed and memory take steps of one epoch; a search of two stages passes it on
     "bench/search.py",
+    "bench/launch/fit.py",
     "bench/speed/lane.py",
     "searchers/_staged.py",
     "searchers/_progressive.py",

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
     begun = Report(title, report.facts(jobs[0].bench.device), ())
     for found in _measured(console, jobs, begun):
         # After every part: what an interruption ends is not lost.
-        paths = files.save(given.into, title, found.plain(), found.markdown())
+        paths = files.keep(given.into, title, found.plain(), found.markdown())
     say(console, found.markdown())
     for path in paths:
         say(console, f"written: {path}")

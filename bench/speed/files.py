@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 
-def save(folder: Path, name: str, content: Mapping[str, Any], text: str) -> list[Path]:
+def keep(folder: Path, name: str, content: Mapping[str, Any], text: str) -> list[Path]:
     """Write NAME.json and NAME.md; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     data, page = folder / f"{name}.json", folder / f"{name}.md"
