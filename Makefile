@@ -1,4 +1,5 @@
-# `make demo` runs the main job on the embedded benchmark and draws the figures; `make test` passes the tests.
+# `make demo` runs the main job on the embedded benchmark and draws the figures; `make test` passes the tests,
+# `make bench` measures speed.
 # Both create the environment where it is missing.
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +12,7 @@ NAS_STABILITY_DATA ?= $(abspath ../shared/data)
 export NAS_STABILITY_DATA
 endif
 
-.PHONY: env demo test test-all lint clean
+.PHONY: env demo bench test test-all lint clean
 
 env: $(VENV)/.installed
 
@@ -27,6 +28,10 @@ demo: env
 		--seeds $(SEEDS) --epochs $(EPOCHS) --threads 1 --jobs 2
 	$(BIN)/python -m analysis.figures
 	$(BIN)/python -m analysis.tables
+
+# Everything at the embedded size, then three parts at the papers' width (docs/speed.md).
+bench: env
+	$(BIN)/python -m bench.speed --space s1 --methods all --threads 1
 
 test: env
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"

@@ -81,7 +81,8 @@ def _where(bench: Bench, variant: Variant) -> str:
 def _runs(console: Console, plan: Plan, variant: Variant) -> tuple[Estimate, int]:
     """Say what the runs of a variant are; return what a stack of them costs, and its width."""
     specs, request = variant.specs, plan.bench.request
-    width = min(request.replicas or len(specs), len(specs))
+    widths = [len(unit.seeds) for unit in plan.units if unit.variant_label == variant.label]
+    width = max(widths, default=len(specs))
     found = estimate(setup.stack(plan.bench, variant.method, specs[:width]))
     note = f"{variant.note}, " if variant.note else ""
     note += f"{specs[0].epochs} epochs{_where(plan.bench, variant)}, "

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
+from bench import memory
 from bench.record import Timing
 
 
@@ -44,7 +45,7 @@ class Clock:
             measure_s=wall_s - self._search_s,
             curvature_s=self._curvature_s,
             images_per_s=self.images / self._search_s if self.images else None,
-            peak_bytes=torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None,
+            peak_bytes=memory.peak_bytes(self.device),
         )
 
     def _wait(self) -> None:

@@ -1,6 +1,7 @@
 """The options of `python -m bench.run`, without their checks."""
 
 import argparse
+from collections.abc import Callable
 from typing import NoReturn
 
 from bench.spaces import SPACES
@@ -10,19 +11,19 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; see python -m bench.run --help")
+        raise ValueError(f"{message}; see {self.prog} --help")
 
 
-def epochs(text: str) -> int | str:
-    """Return the value of `--epochs`: a number, or the word for each method's own.
+def whole_or(word: str) -> Callable[[str], int | str]:
+    """Return what reads an option that takes a whole number or a word."""
 
-    Raises:
-        argparse.ArgumentTypeError: it is neither.
-    """
-    try:
-        return text if text == "published" else int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a positive whole number or published, got {text!r}") from None
+    def read(text: str) -> int | str:
+        try:
+            return text if text == word else int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected a positive whole number or {word}, got {text!r}") from None
+
+    return read
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,7 +61,6 @@ def parser() -> argparse.ArgumentParser:
         "batch_size": "images a batch",
         "probe_size": "images the Hessian is measured on",
         "threads": "CPU threads",
-        "replicas": "most seeds searched as one stack",
         "curvature_every": "epochs from one measurement of curvature to the next",
         "ranking_every": "epochs from one measurement of --metrics ranking to the next; without: after the last epoch",
         "queries": "cells a repetition of a table-only method may ask for",
@@ -76,7 +76,13 @@ def parser() -> argparse.ArgumentParser:
         "--epochs",
         help="total budget, schedules scale with it; published: each method's own",
         default=None,
-        type=epochs,
+        type=whole_or("published"),
+    )
+    found.add_argument(
+        "--replicas",
+        help="most seeds searched as one stack, all by default; auto: as many as a trial shows to fit into memory",
+        default=None,
+        type=whole_or("auto"),
     )
     found.add_argument("--unit-cpus", help="ray, slurm: CPUs a stack gets, 1 by default", default=None, type=float)
     found.add_argument("--unit-gpus", help="ray: GPUs a stack gets, such as 0.25", default=None, type=float)

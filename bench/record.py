@@ -46,7 +46,12 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class Timing:
-    """What an instant cost; never the same twice, so it stands in a file of its own."""
+    """What an instant cost; never the same twice, so it stands in a file of its own.
+
+    Attributes:
+        peak_bytes: on a GPU what torch had allocated in this instant at most; on a CPU the most that the process had
+            until then, whatever it searched before.
+    """
 
     epoch: int
     stage: str
@@ -55,7 +60,7 @@ class Timing:
     measure_s: float
     curvature_s: float
     images_per_s: float | None
-    peak_bytes: int | None
+    peak_bytes: int
 
     def line(self) -> str:
         return json.dumps(dataclasses.asdict(self), allow_nan=False) + "\n"

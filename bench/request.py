@@ -19,6 +19,8 @@ ONLY = {
     "slurm": ("partition", "gres", "time", "sbatch"),
 }
 """Options that mean something to one launcher only."""
+WORDS = {"epochs": "published", "replicas": "auto"}
+"""What may stand in the place of a whole number."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Request:
         epochs: "published": each method's own, as its registry entry says.
         table: a file; "none" runs without accuracies.
         set: method name to dotted settings.
-        replicas: most seeds in one stack.
+        replicas: most seeds in one stack; "auto": as many as a trial shows to fit.
         queries, budget_s: what a repetition of a table-only method may spend: cells, simulated seconds.
         fitness_budget: training epochs of the accuracy that table-only methods see.
         metrics: what is measured besides λ: "ranking", "native".
@@ -64,7 +66,7 @@ class Request:
     probe_size: int | None = None
     device: str | None = None
     threads: int | None = None
-    replicas: int | None = None
+    replicas: int | Literal["auto"] | None = None
     curvature: str | None = None
     curvature_every: int = 1
     metrics: tuple[str, ...] = ()
@@ -219,11 +221,11 @@ def _checked(fields: dict[str, Any]) -> Request:
 
 
 def _check_numbers(fields: Mapping[str, Any]) -> None:
-    if fields.get("epochs") != "published":
-        _check_whole("epochs", fields.get("epochs", 1), " or published")
-    numbers = ("train_size", "channels", "cells", "batch_size", "probe_size", "threads", "replicas")
+    numbers = ("epochs", "train_size", "channels", "cells", "batch_size", "probe_size", "threads", "replicas")
     for name in (*numbers, "curvature_every", "ranking_every", "budget", "queries", "fitness_budget", "jobs"):
-        _check_whole(name, fields.get(name, 1))
+        word = WORDS.get(name)
+        if word is None or fields.get(name) != word:
+            _check_whole(name, fields.get(name, 1), "" if word is None else f" or {word}")
     if type(retries := fields.get("retries", 0)) is not int or retries < 0:
         raise ValueError(f"expected a whole number from 0 on for retries, got {retries!r}")
     if not isinstance(seconds := fields.get("budget_s", 1.0), int | float) or not 0 < seconds < math.inf:
@@ -247,6 +249,8 @@ def _check_launcher(fields: dict[str, Any]) -> None:
             raise ValueError(f"expected a number {least} for {name}, got {value!r}")
         if name in fields:
             fields[name] = float(value)
+    if fields.get("replicas") == "auto" and launcher != "local":
+        raise ValueError(f"expected a number for --replicas beside --launcher {launcher}: its machines are not tried")
     if launcher == "slurm" and not float(fields.get("unit_cpus", 1.0)).is_integer():
         raise ValueError(f"expected whole CPUs for unit_cpus with --launcher slurm, got {fields['unit_cpus']!r}")
     more = fields.get("sbatch", {})

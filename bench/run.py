@@ -98,7 +98,7 @@ def _tables(console: Console, request: Request) -> Callable[[], int]:
 
 def _search_all(console: Console, plans: Sequence[Plan], worker: Worker) -> int:
     for one in plans:
-        for line in one.finished_before():
+        for line in (*one.finished_before(), *one.widths):
             say(console, line)
     units = [unit for one in plans for unit in one.units]
     outcomes = []
@@ -139,6 +139,8 @@ def _complain(outcome: Outcome) -> None:
 
 def _dry_run(console: Console, plans: Sequence[Plan]) -> None:
     jobs = plans[0].bench.request.jobs
+    for line in [line for one in plans for line in one.widths]:
+        say(console, line)
     total_s = sum(dry_run(console, one) for one in plans)
     units, done = sum(len(one.units) for one in plans), sum(len(one.done) for one in plans)
     say(

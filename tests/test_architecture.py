@@ -25,7 +25,7 @@ COMMAND_LINES = (
     "bench/tables/__main__.py",
     "bench/tables/commands/*.py",
     "bench/launch/*.py",
-    "bench/speed.py",
+    "bench/speed/__main__.py",
     "bench/command.py",
     "bench/prepare.py",
     "bench/merge.py",
@@ -50,6 +50,7 @@ WRITERS = (
     "bench/launch/slurm.py",
     "bench/data/*.py",
     "bench/tables/*.py",
+    "bench/speed/files.py",
     "bench/retrain/__main__.py",
     "analysis/_files.py",
     "analysis/_page.py",
@@ -65,9 +66,10 @@ EPOCH_LOOPS = {  # a table's cells and a found cell are trained from scratch: no
     "bench/tables/build.py",
     "bench/retrain/__main__.py",
 }
-EPOCH_STARTS = {  # the speed benchmark repeats the first step of an epoch; a search of two stages passes it on
+EPOCH_STARTS = {  # trials of speed and memory take steps of one epoch; a search of two stages passes it on
     "bench/search.py",
-    "bench/speed.py",
+    "bench/launch/fit.py",
+    "bench/speed/lane.py",
     "searchers/_staged.py",
     "searchers/_progressive.py",
 }

@@ -314,7 +314,7 @@ def test_the_timing_adds_up_and_has_a_line_for_every_record(tmp_path: Path, star
         for timing in searching:
             assert timing["images_per_s"] * timing["search_s"] == pytest.approx(2 * 2 * 20)
             assert timing["curvature_s"] > 0
-            assert timing["peak_bytes"] is None
+            assert timing["peak_bytes"] > 2**20  # this process
 
 
 @pytest.mark.parametrize("method", FIRST)

@@ -1,6 +1,6 @@
-"""Supernets of one seed written out with plain tensors, and what the tests of the supernets share.
+"""Discrete cells of one seed written out with plain tensors, and what the tests of the supernets share.
 
-Nothing of `bench.ops` is used: there is no replicas axis, normalisation and channel shuffles are spelled out, and
+Nothing of `bench.ops` is used: the plain supernets are those of `bench.speed.plain`, which have no replicas axis, and
 discrete cells are evaluated backwards from their output, so what does not reach it is never touched.
 """
 
@@ -14,14 +14,23 @@ from torch.nn import functional
 
 import bench.spaces
 from bench.spaces.base import Genotype, NetworkSize, k_hot
+from bench.speed.plain import (
+    EDGES,
+    Parameters,
+    Row,
+    bn,
+    conv_bn,
+    conv_bn_relu,
+    head,
+    plain_nb201,
+    plain_one_shot,
+    reduction,
+)
 from searchers.base import Choices, Group, SupernetOptions
 
 torch.set_num_threads(1)
 SPACES = ("toy", "s1", "s2", "s3", "nb201")
-Parameters = Mapping[str, Tensor]
-Row = Mapping[str, Tensor]
 ONE_SHOT = ("maxpool3x3", "conv3x3-bn-relu", "conv1x1-bn-relu")
-EDGES = ("1<-0", "2<-0", "2<-1", "3<-0", "3<-1", "3<-2")
 
 
 def rng(seed: int) -> torch.Generator:
@@ -96,26 +105,11 @@ def rows_of(weights: Mapping[str, Tensor], replica: int, cells: int) -> list[Row
     return [{name: values[cell, replica] for name, values in shared.items()} for cell in range(cells)]
 
 
-def bn(x: Tensor, p: Parameters, name: str = "") -> Tensor:
+def spelled_out_bn(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     mean = x.mean((0, 2, 3), keepdim=True)
     variance = ((x - mean) ** 2).mean((0, 2, 3), keepdim=True)
     x = (x - mean) / (variance + 1e-5) ** 0.5
-    if f"{name}.weight" in p:
-        x = x * p[f"{name}.weight"][:, None, None] + p[f"{name}.bias"][:, None, None]
-    return x
-
-
-def conv(x: Tensor, p: Parameters, name: str, stride: int = 1) -> Tensor:
-    weight = p[f"{name}.weight"]
-    return functional.conv2d(x, weight, p.get(f"{name}.bias"), stride, padding=(weight.shape[-1] - 1) // 2)
-
-
-def conv_bn(x: Tensor, p: Parameters, name: str, stride: int = 1) -> Tensor:
-    return bn(conv(x, p, f"{name}.conv", stride), p, f"{name}.norm")
-
-
-def conv_bn_relu(x: Tensor, p: Parameters, name: str) -> Tensor:
-    return conv_bn(x, p, name).clamp(min=0)
+    return x if weight is None else x * weight[:, None, None] + bias[:, None, None]
 
 
 def shuffled(x: Tensor, groups: int) -> Tensor:
@@ -128,87 +122,10 @@ def shuffled(x: Tensor, groups: int) -> Tensor:
     return out
 
 
-def bypassed(x: Tensor, parts: int, mix: Callable[[Tensor], Tensor]) -> Tensor:
-    """Mix the first 1/parts of the channels, keep the others, shuffle."""
-    if parts == 1:
-        return mix(x)
-    width = x.shape[1] // parts
-    return shuffled(torch.cat([mix(x[:, :width]), x[:, width:]], 1), parts)
-
-
-def plain_one_shot(p: Parameters, x: Tensor, weights: Sequence[Row], parts: int = 1) -> Tensor:
-    def mixed(part: Tensor, row: Tensor, cell: str, j: int) -> Tensor:
-        return (
-            row[0] * functional.max_pool2d(part, 3, 1, 1)
-            + row[1] * conv_bn_relu(part, p, f"{cell}.conv3x3.{j}")
-            + row[2] * conv_bn_relu(part, p, f"{cell}.conv1x1.{j}")
-        )
-
-    x = conv_bn_relu(x, p, "stem")
-    for index, w in enumerate(weights):
-        if index in {len(weights) // 3, 2 * len(weights) // 3}:
-            x = functional.max_pool2d(x, 2, 2, 1)
-        cell = f"cell.{index}"
-        states: list[Tensor] = []
-        for j in range(len(w["op"])):
-            sources = [conv_bn_relu(x, p, f"{cell}.project.{j}"), *states]
-            gates = w[f"in_{j + 1}"][0] if f"in_{j + 1}" in w else torch.ones(j + 1)
-            z = sum((gate * source for gate, source in zip(gates, sources, strict=True)), torch.zeros(()))
-            states.append(bypassed(z, parts, lambda part, row=w["op"][j], c=cell, j=j: mixed(part, row, c, j)))
-        gates = w["out"][0]
-        blocks = [gate * state for gate, state in zip(gates[1:], states, strict=True)]
-        x = gates[0] * conv_bn_relu(x, p, f"{cell}.project_out") + torch.cat(blocks, 1)
-    return plain_head(conv_bn(x.clamp(min=0), p, "head"), p)
-
-
-def plain_nb201(p: Parameters, x: Tensor, weights: Sequence[Row], parts: int = 1) -> Tensor:
-    def mixed(part: Tensor, row: Tensor, cell: str, edge: int) -> Tensor:
-        return (
-            row[0] * 0 * part
-            + row[1] * part
-            + row[2] * conv_bn(part.clamp(min=0), p, f"{cell}.conv1x1.{edge}")
-            + row[3] * conv_bn(part.clamp(min=0), p, f"{cell}.conv3x3.{edge}")
-            + row[4] * mean_pool(part)
-        )
-
-    x = conv_bn(x, p, "stem")
-    for index, w in enumerate(weights):
-        x = plain_reduction(x, p, index, len(weights))
-        nodes = {"0": x}
-        for target in "123":
-            total = torch.zeros(())
-            for edge, label in enumerate(EDGES):
-                if label[0] == target:
-                    total = total + bypassed(
-                        nodes[label[-1]],
-                        parts,
-                        lambda part, row=w["op"][edge], c=f"cell.{index}", edge=edge: mixed(part, row, c, edge),
-                    )
-            nodes[target] = total
-        x = nodes["3"]
-    return plain_head(bn(x, p).clamp(min=0), p)
-
-
 def mean_pool(x: Tensor) -> Tensor:
     """3×3 means over the pixels that exist."""
     ones = torch.ones_like(x)
     return functional.avg_pool2d(x, 3, 1, 1) / functional.avg_pool2d(ones, 3, 1, 1)
-
-
-def plain_reduction(x: Tensor, p: Parameters, index: int, cells: int) -> Tensor:
-    """The residual block where a stage begins."""
-    stages = {cells // 3: "reduce.0", 2 * cells // 3: "reduce.1"}
-    if index not in stages:
-        return x
-    name = stages[index]
-    y = conv_bn(x.clamp(min=0), p, f"{name}.first", 2)
-    y = conv_bn(y.clamp(min=0), p, f"{name}.second")
-    halves = functional.avg_pool2d(x, 2, 2, ceil_mode=True, count_include_pad=False)
-    return y + conv(halves, p, f"{name}.shortcut")
-
-
-def plain_head(x: Tensor, p: Parameters) -> Tensor:
-    return x.mean((2, 3)) @ p["classifier.weight"].T + p["classifier.bias"]
 
 
 def plain(name: str) -> Callable[..., Tensor]:
@@ -222,7 +139,7 @@ def discrete_one_shot(p: Parameters, x: Tensor, genotypes: Sequence[Genotype]) -
         if index in {len(genotypes) // 3, 2 * len(genotypes) // 3}:
             x = functional.max_pool2d(x, 2, 2, 1)
         x = one_shot_cell(p, x, genotype, f"cell.{index}")
-    return plain_head(conv_bn(x.clamp(min=0), p, "head"), p)
+    return head(conv_bn(x.clamp(min=0), p, "head"), p)
 
 
 def one_shot_cell(p: Parameters, x: Tensor, genotype: Genotype, cell: str) -> Tensor:
@@ -248,9 +165,9 @@ def one_shot_cell(p: Parameters, x: Tensor, genotype: Genotype, cell: str) -> Te
 def discrete_nb201(p: Parameters, x: Tensor, genotypes: Sequence[Genotype]) -> Tensor:
     x = conv_bn(x, p, "stem")
     for index, genotype in enumerate(genotypes):
-        x = plain_reduction(x, p, index, len(genotypes))
+        x = reduction(x, p, index, len(genotypes))
         x = nb201_cell(p, x, genotype, f"cell.{index}")
-    return plain_head(bn(x, p).clamp(min=0), p)
+    return head(bn(x, p).clamp(min=0), p)
 
 
 def nb201_cell(p: Parameters, x: Tensor, genotype: Genotype, cell: str) -> Tensor:

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import setup, speed, variants
+from bench import setup, variants
 from bench.request import parse
 from bench.spaces import get
+from bench.speed.__main__ import main as speed
 from searchers import _projection, zero_cost_pt
 from searchers._proxies import PROXIES, Proxy
 from searchers._ranking import as_choices
@@ -146,7 +147,7 @@ def test_a_run_has_no_epochs_whatever_is_asked_for() -> None:
     request = parse(["--space", "toy", "--methods", "zero_cost_pt,darts", "--epochs", "7", "--benchmark", "embedded"])
     bench = setup.prepare(request)
     assert [variants.specs(bench, METHODS[name])[0].epochs for name in ("zero_cost_pt", "darts")] == [0, 7]
-    assert speed.main(["--space", "toy", "--methods", "zero_cost_pt", "--benchmark", "embedded"]) == 2
+    assert speed(["--space", "toy", "--methods", "zero_cost_pt", "--benchmark", "embedded"]) == 2
 
 
 def test_what_it_reads_is_what_a_search_is_served() -> None:

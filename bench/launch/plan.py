@@ -1,10 +1,11 @@
-"""Which units a command has, and what of it is done: asks the disk, trains nothing."""
+"""Which units a command has, and what of it is done: asks the disk, trains nothing but for `--replicas auto`."""
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench import store, variants
+from bench.launch.fit import balanced, fit
 from bench.launch.unit import Unit
 from bench.request import Request
 from bench.setup import Bench
@@ -19,12 +20,14 @@ class Plan:
     Attributes:
         variants: everything that was asked for, in order.
         done: runs that have ended before, none where everything starts again.
+        widths: with `--replicas auto`, a line for each variant on how wide its stacks are and why.
     """
 
     bench: Bench
     variants: tuple[Variant, ...]
     units: tuple[Unit, ...]
     done: tuple[RunSpec, ...]
+    widths: tuple[str, ...] = ()
 
     def specs(self, unit: Unit) -> tuple[RunSpec, ...]:
         """Return the specifications of a unit's runs."""
@@ -55,8 +58,15 @@ def plan(bench: Bench, chosen: Sequence[Variant]) -> Plan:
     done = () if request.fresh else tuple(spec for spec in specs if store.ended(request.results, spec))
     ended, settled = {spec.signature for spec in done}, decided(bench)
     waiting = [(variant, [spec for spec in variant.specs if spec.signature not in ended]) for variant in chosen]
-    units = [unit for variant, specs in waiting for unit in _units(settled, variant, specs)]
-    return Plan(bench, tuple(chosen), tuple(units), done)
+    units, widths = [], []
+    for variant, specs in waiting:
+        going, rest = _going(settled, specs)
+        size, line = _width(bench, variant, rest)
+        stacks = [(stack, True) for stack in going]
+        stacks += [(tuple(rest[start : start + size]), False) for start in range(0, len(rest), size)]
+        units += [_unit(settled, variant, stack, resumes) for stack, resumes in stacks]
+        widths += [] if line is None else [line]
+    return Plan(bench, tuple(chosen), tuple(units), done, tuple(widths))
 
 
 def decided(bench: Bench) -> Request:
@@ -65,19 +75,27 @@ def decided(bench: Bench) -> Request:
     return dataclasses.replace(bench.request, benchmark=bench.preset.name, seeds=bench.preset.seeds, table=table)
 
 
-def _units(request: Request, variant: Variant, waiting: Sequence[RunSpec]) -> list[Unit]:
+def _width(bench: Bench, variant: Variant, rest: Sequence[RunSpec]) -> tuple[int, str | None]:
+    """Return how many runs are searched as one, and with `--replicas auto` a line on it."""
+    asked = bench.request.replicas
+    if asked != "auto" or not rest:
+        return (len(variant.specs) if asked in {None, "auto"} else int(asked)), None
+    found = fit(bench, variant.method, rest)
+    return balanced(len(rest), found.width), found.line(f"{bench.space.name} {variant.label}")
+
+
+def _going(request: Request, waiting: Sequence[RunSpec]) -> tuple[list[tuple[RunSpec, ...]], list[RunSpec]]:
+    """Return the interrupted stacks, and the runs that are in none."""
     # By their signatures, which specifications remember: comparing all fields would take most of the time.
     left = {spec.signature: spec for spec in waiting}
-    stacks: list[tuple[tuple[RunSpec, ...], bool]] = []
+    stacks: list[tuple[RunSpec, ...]] = []
     for spec in [] if request.fresh else waiting:
         stacked = store.stacked_with(request.results, spec) if spec.signature in left else None
         if stacked is not None:
-            stacks.append((stacked, True))
+            stacks.append(stacked)
             for one in stacked:
                 left.pop(one.signature, None)
-    size, rest = request.replicas or len(variant.specs), list(left.values())
-    stacks += [(tuple(rest[start : start + size]), False) for start in range(0, len(rest), size)]
-    return [_unit(request, variant, specs, resumes) for specs, resumes in stacks]
+    return stacks, list(left.values())
 
 
 def _unit(request: Request, variant: Variant, specs: tuple[RunSpec, ...], resumes: bool) -> Unit:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from bench import place, setup, store, variants
+from bench import memory, place, setup, store, variants
 from bench.launch.unit import Moment, Outcome, Unit, Watch
 from bench.lock import Held, locked
 from bench.progress import describe
@@ -136,7 +136,7 @@ class _Search:
         try:
             self._search(specs, fresh)
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not memory.out_of_memory(error):
                 raise
             said = str(error).splitlines()[0] if str(error) else type(error).__name__
         else:
@@ -160,8 +160,3 @@ class _Search:
         unit = self.unit
         text, last = describe(records, timing, unit.epochs), timing.stage == "final"
         self.watch(Moment(unit.label, timing.epoch, unit.epochs, text, last))
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Return whether it is the device's memory, or the host's, that an allocation did not fit into."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
 from bench.lab import Lab
 from bench.metrics.cell import Truth
@@ -95,6 +94,8 @@ def compare(scores: Column, truth: Column, top: int) -> dict[str, float | None]:
     A correlation is null where one side is the same for all cells, the overlap where there are no more cells than
     `top`; of equal cells the one sampled first counts as better.
     """
+    from scipy import stats  # half a second, for runs with --metrics ranking alone
+
     varied = len(scores) > 1 and np.ptp(scores) > 0 and np.ptp(truth) > 0
     best = [set(np.argsort(-values, kind="stable")[:top].tolist()) for values in (scores, truth)]
     return {

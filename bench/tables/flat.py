@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64
-from pyarrow import csv, parquet
 
 from bench.tables import jsonl
 from bench.tables.arrow import METADATA, describe, load, loose, replace
@@ -28,6 +27,8 @@ from bench.tables.data import (
 
 def export(table_path: Path, out: Path) -> None:
     """Write a table in the flat layout, as .parquet, .csv or .jsonl; importing that again gives the same content."""
+    from pyarrow import csv, parquet
+
     data = load(table_path)
     columns = {"key": pa.array(data.keys, pa.string()), "cell": pa.array(data.cells, pa.string())}
     columns |= {name: pa.array(values, from_pandas=True) for name, values in flat_numbers(data).items()}

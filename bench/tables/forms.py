@@ -19,8 +19,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import csv as arrow_csv
-from pyarrow import parquet
 
 from bench.tables import extracts, flat, jsonl, nasbench101, official201
 from bench.tables.arrow import load
@@ -139,6 +137,8 @@ def read_columns(path: Path) -> pa.Table:
         raise FileNotFoundError(f"the folder {path} has none of the forms of docs/tables.md")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file at {path}")
+    from pyarrow import parquet  # takes long, and most commands import no table
+
     try:
         if jsonl.begins(_magic(path)):
             return jsonl.read(path)
@@ -155,6 +155,8 @@ def _magic(path: Path) -> bytes:
 
 
 def _read_csv(path: Path) -> pa.Table:
+    from pyarrow import csv as arrow_csv
+
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = next(csv.reader(file))
     types = {name: flat.type_of(name) for name in header if flat.type_of(name) is not None}

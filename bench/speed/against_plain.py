@@ -1,0 +1,69 @@
+"""The fast supernet against the plain one, in two factors: the kernels, and the stacking of seeds."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bench.setup import Bench
+from bench.speed.counting import count
+from bench.speed.lane import Lane
+from bench.speed.plain import PlainDarts
+from bench.speed.rounds import alternate, middle, ratio
+from bench.speed.section import Column, Plan, Section
+from searchers import darts
+from searchers.base import Method
+
+STACKED = 4
+
+COLUMNS = (
+    Column("path", "path"),
+    Column("calls", "calls a step", ".0f"),
+    Column("step_ms_per_seed", "step, ms a seed", ".1f"),
+    Column("over_plain", "plain / this", ".2f"),
+    Column("cpu_over_plain", "the same in CPU s", ".2f"),
+    Column("over_single", "fast R = 1 / this", ".2f"),
+    Column("cpu_over_single", "the same in CPU s", ".2f"),
+)
+
+
+def measure(bench: Bench, _methods: Sequence[Method], plan: Plan) -> list[Section]:
+    """Time a step of DARTS written plainly, of the fast one, and of a stack of fast ones, in turn."""
+    single, width = Lane(bench, darts.METHOD, 1), min(STACKED, plan.most)
+    stacked, plain = Lane(bench, darts.METHOD, width), plain_darts(single)
+    train, val = single.batches.train[0], single.batches.val[0]
+    works: dict[str, Callable[[], object]] = {
+        "plain, one by one": lambda: plain.step(train, val, 0),
+        "fast, R = 1": single.step,
+        f"fast, R = {width}": stacked.step,
+    }
+    samples = alternate(works, plan.rounds, bench.device)
+    seeds = dict(zip(works, (1, 1, width), strict=True))
+    of_plain, of_single = samples["plain, one by one"], samples["fast, R = 1"]
+    rows: list[dict[str, Any]] = []
+    for path, n in seeds.items():
+        plain_gain, single_gain = ratio(of_plain, samples[path]), ratio(of_single, samples[path])
+        rows.append(
+            {
+                "path": path,
+                "calls": len(count(works[path])),
+                "step_ms_per_seed": 1e3 * middle(samples[path]).wall_s / n,
+                "over_plain": n * plain_gain.wall_s,
+                "cpu_over_plain": n * plain_gain.cpu_s,
+                "over_single": n * single_gain.wall_s,
+                "cpu_over_single": n * single_gain.cpu_s,
+            }
+        )
+    about = (
+        "One step of both levels of first-order DARTS. Plain: torch's layers and optimisers, one call an operation of "
+        "an edge, channels outermost, a loop over seeds; its architecture step forms no gradient of the weights. Calls "
+        "of torch's library include those of derivatives. The last row's factor over plain is that of the second row "
+        "times that of stacking."
+    )
+    return [Section("Fast against plain", about, COLUMNS, rows)]
+
+
+def plain_darts(lane: Lane) -> PlainDarts:
+    """Return the plain search that starts where the first seed of a lane of DARTS is."""
+    settings = lane.stack.spec.settings
+    parameters = {name: value.detach()[0] for name, value in lane.searcher.supernet.named_parameters()}
+    logits = {name: value[0] for name, value in lane.searcher.logits().items()}
+    return PlainDarts(lane.stack.lab.space.name, parameters, logits, (settings.weights, settings.arch))
