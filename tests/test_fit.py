@@ -152,8 +152,8 @@ def test_a_dry_run_shows_the_stacks(
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("--replicas", "some"), "expected a whole number or auto, got 'some'"),
-        (("--replicas", "0"), "expected a positive whole number for replicas, got 0"),
+        (("--replicas", "some"), "expected a positive whole number or auto, got 'some'"),
+        (("--replicas", "0"), "expected a positive whole number or auto for replicas, got 0"),
         (("--replicas", "auto", "--launcher", "slurm"), "expected a number for --replicas beside --launcher slurm"),
     ],
 )

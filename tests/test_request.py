@@ -145,7 +145,7 @@ WRONG = [
     (["--space"], "--space: expected one argument"),
     (["--space", "toy", "--epochs", "many"], "--epochs: expected a positive whole number or published, got 'many'"),
     (["--space", "toy", "--epochs", "0"], "expected a positive whole number or published for epochs, got 0"),
-    (["--space", "toy", "--replicas", "-2"], "expected a positive whole number for replicas, got -2"),
+    (["--space", "toy", "--replicas", "-2"], "expected a positive whole number or auto for replicas, got -2"),
     (["--space", "toy", "--retries", "-1"], "expected a whole number from 0 on for retries, got -1"),
     (["--space", "toy", "--jobs", "0"], "expected a positive whole number for jobs, got 0"),
     (["--space", "toy", "--launcher", "cloud"], "expected launcher out of local.*, got 'cloud'"),
