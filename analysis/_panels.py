@@ -207,11 +207,10 @@ class _Ticks(SymmetricalLogLocator):
         super().__init__(base=10, linthresh=threshold)
         self.threshold = threshold
 
-    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+    def tick_values(self, vmin: float, vmax: float) -> Any:
         few = max(abs(vmin), abs(vmax)) < 30 * self.threshold
         self.set_params(subs=(1.0, 2.0, 5.0) if few else (1.0,))
-        found: Sequence[float] = super().tick_values(vmin, vmax)
-        return found
+        return super().tick_values(vmin, vmax)
 
 
 def _plain_ticks(axis: Axis, threshold: float) -> None:

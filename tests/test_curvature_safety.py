@@ -12,7 +12,17 @@ from torch import nn
 from bench.metrics import curvature as metric
 from searchers import _curvature
 
-EVERY_EPOCH = {"lambda_dominant", "residual", "products", "solver", "loss", "gradient_norm", "degenerate", "not_finite"}
+EVERY_EPOCH = {
+    "lambda_dominant",
+    "residual",
+    "products",
+    "solver",
+    "hessian_of",
+    "loss",
+    "gradient_norm",
+    "degenerate",
+    "not_finite",
+}
 WHOLE = {
     "lambda_max",
     "lambda_min",

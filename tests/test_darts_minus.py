@@ -12,6 +12,7 @@ from torch.nn import functional
 
 import bench.spaces
 from bench.spaces.base import NetworkSize
+from bench.speed import plain
 from searchers import darts, darts_minus
 from searchers._bilevel import Moment
 from searchers._optim import ArchSettings
@@ -44,8 +45,8 @@ def test_it_adds_its_input_to_every_mixed_operation(name: str, parts: int, monke
     network, _ = with_skip(name, parts)
     weights, images = networks.mixture(network.groups, 2, cells=3), networks.pictures(2)
     out = network(images, Choices(weights), ForwardInputs(auxiliary=0.3))
-    plain = networks.bypassed
-    monkeypatch.setattr(networks, "bypassed", lambda x, parts, mix: plain(x, parts, mix) + 0.3 * x)
+    bypassed = plain.bypassed
+    monkeypatch.setattr(plain, "bypassed", lambda x, parts, mix: bypassed(x, parts, mix) + 0.3 * x)
     for replica in range(2):
         parameters = networks.only(dict(network.named_parameters()), replica)
         rows = networks.rows_of(weights, replica, 3)
