@@ -13,7 +13,7 @@ from torch.nn import functional
 from bench.data.feed import Feed
 from bench.metrics import cell
 from bench.setup import Bench
-from bench.speed import growth, outside, width
+from bench.speed import floor, growth, outside, width
 from bench.speed.__main__ import PARTS, main
 from bench.speed.counting import Call, count
 from bench.speed.floor import Rates
@@ -128,6 +128,7 @@ def test_functions_are_timed_and_then_as_they_were() -> None:
     assert (Owner.__dict__["one"], Owner.__dict__["many"]) == before
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_run_make_up_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outside, "EPOCHS", 2)
     before = Feed.epoch, cell.cells
@@ -169,6 +170,7 @@ def test_one_part_is_measured_and_written(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.slow
 def test_every_part_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "ROWS", (100, 200))
+    monkeypatch.setattr(floor, "WIDTHS", (1, 2))
     monkeypatch.setattr(growth, "EPOCHS", (1, 2))
     monkeypatch.setattr(outside, "EPOCHS", 2)
     given = ["--methods", "darts,random_ws,zero_cost_pt", "--into", str(tmp_path / "out")]
