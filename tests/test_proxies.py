@@ -12,6 +12,7 @@ from torch.nn import functional
 
 import bench.spaces
 from bench.spaces.base import NetworkSize
+from bench.speed import plain as layers
 from searchers import _proxies
 from searchers._proxies import PROXIES, Proxy
 from searchers.base import Batch, Choices, ForwardInputs, Observation, Supernet, SupernetOptions
@@ -96,8 +97,9 @@ def plain_jacob_cov(_weights, run, batch):
 def plain_naswot(_weights, run, batch):
     seen: list[Tensor] = []
     with pytest.MonkeyPatch.context() as patch:
-        clamp = torch.Tensor.clamp
+        clamp, relu = torch.Tensor.clamp, torch.Tensor.relu
         patch.setattr(torch.Tensor, "clamp", lambda x, min: (seen.append(x), clamp(x, min=min))[1])
+        patch.setattr(torch.Tensor, "relu", lambda x: (seen.append(x), relu(x))[1])
         run(batch.images)
     kernel = np.zeros((IMAGES, IMAGES))
     codes = np.concatenate([(maps > 0).flatten(1).numpy() for maps in seen], 1)
@@ -110,8 +112,8 @@ def plain_naswot(_weights, run, batch):
 def plain_fisher(_weights, run, batch):
     seen: list[Tensor] = []
     with pytest.MonkeyPatch.context() as patch:
-        conv = plain.conv
-        patch.setattr(plain, "conv", lambda *a, **k: (seen.append(conv(*a, **k)), seen[-1])[1])
+        conv = layers.conv
+        patch.setattr(layers, "conv", lambda *a, **k: (seen.append(conv(*a, **k)), seen[-1])[1])
         found = gradients(functional.cross_entropy(run(batch.images), batch.labels), seen)
     total = torch.zeros((), dtype=torch.float64)
     for a, g in zip(seen, found, strict=True):
@@ -122,7 +124,8 @@ def plain_fisher(_weights, run, batch):
 
 def plain_synflow(weights, run, batch):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plain, "bn", lambda x, *_: x)
+        for module in (layers, plain):
+            patch.setattr(module, "bn", lambda x, *_: x)
         strength = run(torch.ones_like(batch.images)).sum() / len(batch.images)
     kernels = matrices(weights)
     return sum((w * g).sum() for w, g in zip(kernels, gradients(strength, kernels), strict=True))

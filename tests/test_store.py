@@ -30,7 +30,7 @@ def record(epoch: int, **changes: Any) -> EpochRecord:
 
 
 def timing(epoch: int) -> Timing:
-    return Timing(epoch, "search", 1.5, 1.0, 0.5, 0.25, None, None)
+    return Timing(epoch, "search", 1.5, 1.0, 0.5, 0.25, None, 1_000_000)
 
 
 def started(results: Path, *seeds: int, epochs: int = 0) -> Store:
