@@ -9,7 +9,8 @@ from bench.ops import initialise
 from bench.rng import torch_stream
 from bench.search import Stack
 from searchers._relax import cross_entropy, normal_logits, softmax
-from searchers.base import Batch, Extent, SupernetOptions
+from searchers.base import Batch, SupernetOptions
+from searchers.entry import Extent
 
 IMAGES = 8
 PRODUCTS = 10

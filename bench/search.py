@@ -25,7 +25,7 @@ from bench.place import place
 from bench.record import EpochRecord, Timing
 from bench.spec import RunSpec
 from bench.store import Store
-from searchers.base import Method
+from searchers.entry import Method
 
 log = logging.getLogger(__name__)
 

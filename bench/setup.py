@@ -18,7 +18,8 @@ from bench.search import Stack
 from bench.spaces.base import NetworkSize, Space
 from bench.spec import RunSpec
 from bench.tables.table import Reference
-from searchers.base import Horizon, Method
+from searchers.base import Horizon
+from searchers.entry import Method
 
 
 @dataclass(frozen=True)

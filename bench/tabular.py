@@ -21,7 +21,8 @@ from bench.rng import numpy_stream
 from bench.spec import Signed
 from bench.tables.lookup import Lookup
 from bench.tables.table import Reference, Table
-from searchers.base import Group, TableMethod, TableSearcher
+from searchers.base import Group, TableSearcher
+from searchers.entry import TableMethod
 
 BLOCK_STEPS, BLOCK_NUMBERS = 64, 4096
 QUERY_LIMIT = 10_000

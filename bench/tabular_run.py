@@ -18,7 +18,7 @@ from bench.tables.lookup import Lookup
 from bench.tabular import Judge, TabularRecords, TabularSpec, TabularTiming
 from bench.tabular_setup import TabularBench
 from bench.tabular_summary import closing_tables, reference_rows
-from searchers.base import TableMethod
+from searchers.entry import TableMethod
 
 log = logging.getLogger(__name__)
 

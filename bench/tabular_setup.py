@@ -20,7 +20,7 @@ from bench.tables.arrow import budgets, mapped
 from bench.tables.lookup import Lookup
 from bench.tables.table import Reference, Table
 from bench.tabular import TabularSpec
-from searchers.base import TableMethod
+from searchers.entry import TableMethod
 from searchers.tabular.registry import TABLE_METHODS
 
 ALL = "tabular"

@@ -13,7 +13,7 @@ from bench.presets import Preset
 from bench.request import Request, Settings, grid
 from bench.setup import Bench
 from bench.spec import RunSpec, replace_settings
-from searchers.base import Method
+from searchers.entry import Method
 from searchers.registry import METHODS, SELECTIONS, find
 from searchers.tabular.registry import TABLE_METHODS
 

@@ -37,20 +37,8 @@ from searchers._descent import ArchOptimiser, filled
 from searchers._optim import SGD
 from searchers._projection import Projection, removals
 from searchers._staged import Selection
-from searchers.base import (
-    FORWARD,
-    Batch,
-    Choices,
-    DataPolicy,
-    Evaluation,
-    Extent,
-    Logits,
-    Published,
-    Resources,
-    Searcher,
-    StepBatches,
-    StepLosses,
-)
+from searchers.base import Batch, Choices, DataPolicy, Evaluation, Logits, Resources, Searcher, StepBatches, StepLosses
+from searchers.entry import FORWARD, Extent, Published
 
 TIE = 1e-6
 """Less than one image of any half: the loss decides only between equal accuracies."""

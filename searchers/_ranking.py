@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from searchers.base import FORWARD, Choices, Extent, Group, Logits, Resources, Supernet
+from searchers.base import Choices, Group, Logits, Resources, Supernet
+from searchers.entry import FORWARD, Extent
 
 KHot = dict[str, Float[np.ndarray, "cells replicas decisions options"]]
 
@@ -35,7 +36,7 @@ DISCRETE = FORWARD / 2
 
 
 def evaluated(settings: RankingSettings, extent: Extent) -> float:
-    """Return the cost of all rankings of a search (`base.Method`)."""
+    """Return the cost of all rankings of a search (`entry.Method`)."""
     images = settings.candidates * settings.batches * extent.evaluation + settings.finalists * extent.half
     return (extent.epochs if settings.every_epoch else 1) * images * DISCRETE
 

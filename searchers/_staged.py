@@ -21,13 +21,10 @@ from searchers.base import (
     Choices,
     DataPolicy,
     Evaluation,
-    Extent,
     Group,
     Horizon,
     Logits,
-    Method,
     Native,
-    Published,
     Resources,
     Sampling,
     Searcher,
@@ -36,6 +33,7 @@ from searchers.base import (
     Supernet,
     SupernetOptions,
 )
+from searchers.entry import Extent, Method, Published
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Selection:
         share: settings to the share of the epochs that search.
         build: (settings, what has searched, resources, the epochs that are left) to what selects.
         source: authors (year), title, as printed in reports.
-        evaluated: as of a method (`base.Method`), by the selection alone.
+        evaluated: as of a method (`entry.Method`), by the selection alone.
         published: the horizon of search and selection together, whatever searches.
     """
 

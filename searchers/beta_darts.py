@@ -24,7 +24,8 @@ from torch import Tensor
 
 from searchers._bilevel import Bilevel, Moment, Recipe
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Group, Logits, Method, Published, Resources
+from searchers.base import Group, Logits, Resources
+from searchers.entry import Method, Published
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ from searchers._bilevel import weight_step
 from searchers._optim import WeightSettings
 from searchers._paths import PathRecipe, Paths, weights_only
 from searchers._ranking import KHot, accuracies
-from searchers.base import Batch, Logits, Method, Resources
+from searchers.base import Batch, Logits, Resources
+from searchers.entry import Method
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from torch import Tensor
 from searchers._descent import Moment
 from searchers._optim import ArchSettings, ArchSGD, Touched, WeightSettings
 from searchers._single import ALL, SEEN, Single, SingleRecipe
-from searchers.base import Choices, DataPolicy, Logits, Method, Published, Resources
+from searchers.base import Choices, DataPolicy, Logits, Resources
+from searchers.entry import Method, Published
 
 
 @dataclass(frozen=True)

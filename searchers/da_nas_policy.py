@@ -26,7 +26,8 @@ import numpy as np
 from searchers._bilevel import Bilevel, Recipe
 from searchers._exclude import Alive
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import DataPolicy, Group, Logits, Method, Resources
+from searchers.base import DataPolicy, Group, Logits, Resources
+from searchers.entry import Method
 
 
 @dataclass(frozen=True)

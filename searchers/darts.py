@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 
 from searchers._bilevel import Bilevel, Recipe
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Method, Published, Resources
+from searchers.base import Resources
+from searchers.entry import Method, Published
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from searchers._bilevel import Bilevel, Recipe
 from searchers._early_stop import Rule, StopSettings, chosen, eigenvalue, of_each
 from searchers._hypergradient import Order, of_order
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Logits, Method, Published, Resources
+from searchers.base import Logits, Resources
+from searchers.entry import Method, Published
 
 
 @dataclass(frozen=True)

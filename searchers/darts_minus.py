@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 
 from searchers._bilevel import ArchGradient, Bilevel, Moment, Recipe, first_order
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import ForwardInputs, Method, Resources, StepBatches, SupernetOptions
+from searchers.base import ForwardInputs, Resources, StepBatches, SupernetOptions
+from searchers.entry import Method
 
 
 @dataclass(frozen=True)

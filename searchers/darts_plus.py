@@ -31,7 +31,8 @@ from searchers._early_stop import of_each
 from searchers._engine import k_hot, read
 from searchers._exclude import columns
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Group, Logits, Method, Resources
+from searchers.base import Group, Logits, Resources
+from searchers.entry import Method
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from searchers._bilevel import Bilevel, Recipe
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._perturbation import SELECTION
 from searchers._staged import staged
-from searchers.base import DataPolicy, Method, Resources
+from searchers.base import DataPolicy, Resources
+from searchers.entry import Method
 
 WEIGHTS_ONLY = DataPolicy(val_batches=0)
 

@@ -25,7 +25,8 @@ from torch.nn import functional
 from searchers import _relax
 from searchers._bilevel import ArchGradient, Bilevel, Moment, Recipe
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Choices, Logits, Method, Published, Resources, StepBatches
+from searchers.base import Choices, Logits, Resources, StepBatches
+from searchers.entry import Method, Published
 
 Rows = Float[Tensor, "replicas decisions options"]
 

@@ -30,7 +30,8 @@ import torch
 from searchers import _grouped_dropout as dropout
 from searchers._optim import ArchSettings, Touched, WeightSettings, touched
 from searchers._single import ALL, SEEN, Single, SingleRecipe
-from searchers.base import Choices, DataPolicy, Logits, Method, Published, Resources
+from searchers.base import Choices, DataPolicy, Logits, Resources
+from searchers.entry import Method, Published
 
 
 @dataclass(frozen=True)

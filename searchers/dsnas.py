@@ -32,7 +32,8 @@ from searchers._freeze import Frozen
 from searchers._gumbel import first, gumbel, ranked
 from searchers._optim import ArchSettings, Touched, WeightSettings
 from searchers._single import ALL, SEEN, Single, SingleRecipe
-from searchers.base import Choices, Group, Logits, Method, Resources
+from searchers.base import Choices, Group, Logits, Resources
+from searchers.entry import Method
 
 Orders = dict[str, Int[Tensor, "cells replicas decisions options"]]
 

@@ -26,7 +26,8 @@ from searchers._bilevel import Bilevel, Recipe, weights_first
 from searchers._exclude import Alive, columns
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._proximal import ProximalGradient, ScaleSettings, by_death, starting_scales
-from searchers.base import Choices, DataPolicy, Logits, Method, Published, Resources
+from searchers.base import Choices, DataPolicy, Logits, Resources
+from searchers.entry import Method, Published
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ from searchers._controller import Controller, ControllerSettings, Walk
 from searchers._optim import Adam, ArchSettings, WeightSettings, clip, restore
 from searchers._paths import PathRecipe, Paths, weights_only
 from searchers._ranking import KHot, RankingSettings, accuracies, rank_after
-from searchers.base import DataPolicy, Extent, Logits, Method, Published, Resources
+from searchers.base import DataPolicy, Logits, Resources
+from searchers.entry import Extent, Method, Published
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from searchers._bilevel import Bilevel, Recipe
 from searchers._engine import EngineSettings
 from searchers._exclude import select_without
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Choices, Logits, Method, Published, Resources, SupernetOptions
+from searchers.base import Choices, Logits, Resources, SupernetOptions
+from searchers.entry import Method, Published
 
 
 @dataclass(frozen=True)

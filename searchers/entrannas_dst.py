@@ -30,7 +30,8 @@ from searchers._bilevel import Bilevel, Moment, Recipe
 from searchers._engine import EngineSettings
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._sparsify import THRESHOLD
-from searchers.base import Choices, Logits, Method, Published, Resources, SupernetOptions
+from searchers.base import Choices, Logits, Resources, SupernetOptions
+from searchers.entry import Method, Published
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from searchers import _relax
 from searchers._bilevel import ArchGradient, Bilevel, Recipe
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._simplex import Simplex, SimplexSettings
-from searchers.base import Method, Published, Resources, StepBatches
+from searchers.base import Resources, StepBatches
+from searchers.entry import Method, Published
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._simplex import Simplex, SimplexSettings
 from searchers._single import ALL, Single, SingleRecipe
-from searchers.base import Choices, Logits, Method, Published, Resources
+from searchers.base import Choices, Logits, Resources
+from searchers.entry import Method, Published
 
 
 @dataclass(frozen=True)

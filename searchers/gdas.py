@@ -32,7 +32,8 @@ from searchers import _relax
 from searchers._bilevel import ArchGradient, Bilevel, Recipe, by_logits, clipped
 from searchers._gumbel import Noise, gumbel
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Choices, ForwardInputs, Logits, Method, Native, Published, Resources, StepBatches
+from searchers.base import Choices, ForwardInputs, Logits, Native, Resources, StepBatches
+from searchers.entry import Method, Published
 
 
 @dataclass(frozen=True)

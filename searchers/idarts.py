@@ -26,7 +26,8 @@ from searchers import _relax
 from searchers._bilevel import ArchGradient, Bilevel, Recipe, weight_step, weights_first
 from searchers._hypergradient import mixed_derivative, neumann, weight_hessian
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Batch, DataPolicy, Method, Resources, StepBatches
+from searchers.base import Batch, DataPolicy, Resources, StepBatches
+from searchers.entry import Method
 
 
 @dataclass(frozen=True)

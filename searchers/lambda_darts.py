@@ -26,7 +26,8 @@ from torch import Tensor
 from searchers import _relax
 from searchers._bilevel import Bilevel, Recipe, weights_first
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Batch, Choices, Method, Published, Resources, StepBatches
+from searchers.base import Batch, Choices, Resources, StepBatches
+from searchers.entry import Method, Published
 
 PerCell = dict[str, Float[Tensor, "cells replicas decisions options"]]
 Joined = Float[Tensor, "replicas cells size"]

@@ -29,7 +29,8 @@ from searchers import _perturb
 from searchers._bilevel import Bilevel, Recipe
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._perturb import Mixture, Ramp, Region, require
-from searchers.base import Batch, DataPolicy, Method, Published, Resources, StepBatches
+from searchers.base import Batch, DataPolicy, Resources, StepBatches
+from searchers.entry import Method, Published
 
 OMEGA_RULES = {
     "softmax": lambda losses: losses,

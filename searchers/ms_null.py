@@ -22,7 +22,8 @@ from searchers import _perturb
 from searchers._bilevel import Bilevel, Recipe
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._perturb import Mixture, Ramp, Region
-from searchers.base import Method, Published, Resources, StepBatches
+from searchers.base import Resources, StepBatches
+from searchers.entry import Method, Published
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from searchers._descent import filled
 from searchers._exclude import softmax_without
 from searchers._matching import Matching
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Method, Resources, StepBatches, SupernetOptions
+from searchers.base import Resources, StepBatches, SupernetOptions
+from searchers.entry import Method
 
 
 @dataclass(frozen=True)

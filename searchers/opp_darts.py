@@ -29,7 +29,8 @@ from searchers._exclude import Alive, mixture
 from searchers._optim import ArchSettings, WeightSettings, restore
 from searchers._progressive import Progressive
 from searchers._staged import Shorter
-from searchers.base import FORWARD, DataPolicy, Extent, Horizon, Method, Published, Resources
+from searchers.base import DataPolicy, Horizon, Resources
+from searchers.entry import FORWARD, Extent, Method, Published
 
 
 @dataclass(frozen=True)

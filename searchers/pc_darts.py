@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 
 from searchers._bilevel import Bilevel, Recipe
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import DataPolicy, Method, Published, Resources, SupernetOptions
+from searchers.base import DataPolicy, Resources, SupernetOptions
+from searchers.entry import Method, Published
 
 
 @dataclass(frozen=True)

@@ -32,17 +32,8 @@ from searchers._exclude import Alive, select_without
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._progressive import Progressive
 from searchers._staged import Shorter
-from searchers.base import (
-    Choices,
-    DataPolicy,
-    Horizon,
-    Logits,
-    Method,
-    Published,
-    Resources,
-    StepBatches,
-    SupernetOptions,
-)
+from searchers.base import Choices, DataPolicy, Horizon, Logits, Resources, StepBatches, SupernetOptions
+from searchers.entry import Method, Published
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ from searchers._optim import WeightSettings, touched
 from searchers._paths import PathRecipe, Paths, alive, rank_uniform, weights_only
 from searchers._ranking import KHot, RankingSettings
 from searchers._relax import cross_entropy
-from searchers.base import Batch, Choices, DataPolicy, Method, Published, Resources
+from searchers.base import Batch, Choices, DataPolicy, Resources
+from searchers.entry import Method, Published
 
 PerReplica = Float[Tensor, " replicas"]
 Scores = Float[Tensor, "replicas n classes"]

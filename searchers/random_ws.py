@@ -20,7 +20,8 @@ from searchers import _ranking
 from searchers._optim import WeightSettings
 from searchers._paths import PathRecipe, Paths, rank_uniform, weights_only
 from searchers._ranking import RankingSettings
-from searchers.base import DataPolicy, Method, Published, Resources
+from searchers.base import DataPolicy, Resources
+from searchers.entry import Method, Published
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from searchers._bilevel import Bilevel, Recipe
 from searchers._drop_path import drop_path
 from searchers._hypergradient import Order, of_order
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import ForwardInputs, Method, Published, Resources, StepBatches
+from searchers.base import ForwardInputs, Resources, StepBatches
+from searchers.entry import Method, Published
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ from searchers import (
     zero_cost_pt,
 )
 from searchers._staged import Selection, staged
-from searchers.base import Method
+from searchers.entry import Method
 
 METHODS: dict[str, Method] = {
     method.name: method

@@ -25,7 +25,8 @@ from searchers import _relax
 from searchers._bilevel import Bilevel, Recipe
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._perturb import Mixture, Ramp, add, box, probe, project, require, streams, weight_choices
-from searchers.base import Batch, Choices, Method, Published, Resources, StepBatches
+from searchers.base import Batch, Choices, Resources, StepBatches
+from searchers.entry import Method, Published
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from searchers._bilevel import Bilevel, Recipe
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._perturb import Mixture, Ramp, add, box, project, streams, weight_choices
-from searchers.base import Method, Published, Resources, StepBatches
+from searchers.base import Resources, StepBatches
+from searchers.entry import Method, Published
 
 
 @dataclass(frozen=True)

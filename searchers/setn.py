@@ -25,7 +25,8 @@ from searchers._bilevel import Bilevel, Recipe, weights_first
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._paths import uniform
 from searchers._ranking import KHot, RankingSettings, as_choices, rank_after
-from searchers.base import Choices, Logits, Method, Published, Resources, StepBatches
+from searchers.base import Choices, Logits, Resources, StepBatches
+from searchers.entry import Method, Published
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from searchers._bilevel import Bilevel, Recipe
 from searchers._decisions import Decisions, Schedule
 from searchers._exclude import select_without
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Method, Published, Resources
+from searchers.base import Resources
+from searchers.entry import Method, Published
 
 
 @dataclass(frozen=True)

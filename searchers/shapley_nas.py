@@ -31,7 +31,8 @@ from searchers._bilevel import Bilevel, Recipe
 from searchers._exclude import columns, softmax_without
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._projection import without
-from searchers.base import FORWARD, DataPolicy, Extent, Group, Method, Resources, StepBatches, StepLosses
+from searchers.base import DataPolicy, Group, Resources, StepBatches, StepLosses
+from searchers.entry import FORWARD, Extent, Method
 
 
 @dataclass(frozen=True)

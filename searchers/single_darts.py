@@ -26,7 +26,8 @@ from searchers import _relax
 from searchers._bilevel import Bilevel, Recipe
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._single import ALL, SEEN, Single, SingleRecipe
-from searchers.base import DataPolicy, Group, Method, Resources
+from searchers.base import DataPolicy, Group, Resources
+from searchers.entry import Method
 
 Activation = Literal["sigmoid", "softmax"]
 

@@ -31,7 +31,8 @@ from searchers._drop_path import drop_path
 from searchers._gumbel import gumbel, relaxed
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._single import ALL, SEEN, Single, SingleRecipe
-from searchers.base import Choices, ForwardInputs, Logits, Method, Native, Published, Resources, StepBatches, Supernet
+from searchers.base import Choices, ForwardInputs, Logits, Native, Resources, StepBatches, Supernet
+from searchers.entry import Method, Published
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from jaxtyping import Float
 from searchers._optim import WeightSettings
 from searchers._paths import PathRecipe, Paths, weights_only
 from searchers._ranking import DISCRETE, KHot, accuracies, as_scores, gather, sample_cells
-from searchers.base import DataPolicy, Extent, Logits, Method, Resources
+from searchers.base import DataPolicy, Logits, Resources
+from searchers.entry import Extent, Method
 
 
 @dataclass(frozen=True)

@@ -28,19 +28,8 @@ from torch import Tensor
 from searchers import _projection, _relax
 from searchers._optim import restore
 from searchers._proxies import PROXIES, Name, scorer
-from searchers.base import (
-    FORWARD,
-    Batch,
-    Choices,
-    DataPolicy,
-    Extent,
-    Logits,
-    Method,
-    Resources,
-    StepBatches,
-    StepLosses,
-    Supernet,
-)
+from searchers.base import Batch, Choices, DataPolicy, Logits, Resources, StepBatches, StepLosses, Supernet
+from searchers.entry import FORWARD, Extent, Method
 
 UNTRAINED = DataPolicy(train_batches=0, val_batches=0)
 

@@ -16,7 +16,8 @@ from bench.lab import Lab
 from bench.spaces.base import NetworkSize
 from searchers._early_stop import CodeRule, StopSettings
 from searchers._ranking import RankingSettings
-from searchers.base import Batch, DataPolicy, Horizon, Method, Searcher, StepBatches, StepLosses
+from searchers.base import Batch, DataPolicy, Horizon, Searcher, StepBatches, StepLosses
+from searchers.entry import Method
 
 CLASSES, SIDE, HALF, BATCH, EPOCHS = 4, 8, 24, 8, 3
 CPU = torch.device("cpu")

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from bench.lab import Lab
 from bench.metrics import cell, curvature
-from searchers.base import Active, Choices, Method, Searcher
+from searchers.base import Active, Choices, Searcher
+from searchers.entry import Method
 from searchers.registry import METHODS
 
 REAL_SPACES = ("s1", "s2", "s3", "nb201")

@@ -15,7 +15,8 @@ from bench.spaces import get
 from searchers import darts, darts_pt, darts_pt_fixed
 from searchers._perturbation import Perturbation, Settings, Trained, accuracy_then_loss
 from searchers._staged import Staged, searching
-from searchers.base import Batch, Choices, Evaluation, Horizon, Logits, Method, Supernet
+from searchers.base import Batch, Choices, Evaluation, Horizon, Logits, Supernet
+from searchers.entry import Method
 
 BOTH = pytest.mark.parametrize("method", [darts_pt.METHOD, darts_pt_fixed.METHOD], ids=lambda method: method.name)
 SPACES = pytest.mark.parametrize("space", ["nb201", "s1"])

@@ -9,7 +9,7 @@ from tests import benches
 
 from bench import run, setup, variants
 from bench.request import Request, parse, read, spelled
-from searchers.base import Published
+from searchers.entry import Published
 from searchers.registry import METHODS, find
 
 TRAINED = [name for name in METHODS if benches.epochs_of(name)]

@@ -15,7 +15,8 @@ from bench.lab import Lab
 from searchers import _perturb, darts, ms_darts, ms_null, sdarts_rs
 from searchers._bilevel import Bilevel
 from searchers._perturb import Mixture, Ramp
-from searchers.base import Batch, Choices, Method, StepBatches
+from searchers.base import Batch, Choices, StepBatches
+from searchers.entry import Method
 
 SEEDS = (4, 9)
 Arrays = dict[str, np.ndarray]

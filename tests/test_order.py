@@ -5,7 +5,7 @@ import dataclasses
 import labs
 import pytest
 
-from searchers.base import Method
+from searchers.entry import Method
 from searchers.registry import METHODS
 
 pytestmark = pytest.mark.usefixtures("unchecked")

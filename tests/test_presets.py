@@ -9,7 +9,7 @@ import pytest
 from bench.presets import PRESETS
 from bench.spec import replace_settings
 from searchers._optim import ArchSettings
-from searchers.base import Method
+from searchers.entry import Method
 from searchers.registry import METHODS
 
 STEPS_SHORTER = 100 / 3

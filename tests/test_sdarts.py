@@ -12,7 +12,8 @@ from bench.lab import Lab
 from searchers import _perturb, darts, sdarts_adv, sdarts_rs, sdarts_rs_matched
 from searchers._bilevel import Bilevel
 from searchers._perturb import Mixture, Ramp
-from searchers.base import Batch, Choices, Method, StepBatches
+from searchers.base import Batch, Choices, StepBatches
+from searchers.entry import Method
 
 METHODS = [sdarts_rs.METHOD, sdarts_adv.METHOD]
 SEEDS = (4, 9)

@@ -19,7 +19,8 @@ from bench.search import Stack, search
 from bench.spaces.base import discretise
 from bench.store import Store
 from bench.tables import Table
-from searchers.base import Choices, Method, Searcher, StepBatches, StepLosses
+from searchers.base import Choices, Searcher, StepBatches, StepLosses
+from searchers.entry import Method
 
 FIRST = ["darts", *(pytest.param(name, marks=pytest.mark.slow) for name in benches.KINDS if name != "darts")]
 """One method at once, one of every kind in the long suite."""

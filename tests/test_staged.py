@@ -17,7 +17,8 @@ from bench.request import parse
 from searchers._bilevel import Bilevel
 from searchers._perturbation import SELECTION, Perturbation, Settings
 from searchers._staged import Shorter, Staged, staged
-from searchers.base import Choices, Horizon, Method, Resources
+from searchers.base import Choices, Horizon, Resources
+from searchers.entry import Method
 from searchers.registry import METHODS, SELECTIONS, find
 
 PLAIN = [name for name in METHODS if find(f"{name}+perturbation") is not None]

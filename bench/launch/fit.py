@@ -19,7 +19,7 @@ from bench.choice import gpus
 from bench.metrics import curvature
 from bench.setup import Bench
 from bench.spec import RunSpec
-from searchers.base import Method
+from searchers.entry import Method
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from bench.setup import Bench
 from bench.speed import against_plain, costs, curving, files, floor, growth, outside, report, stack, width
 from bench.speed.report import Report, Sitting
 from bench.speed.section import Part, Plan, Section
-from searchers.base import Method
+from searchers.entry import Method
 
 log = logging.getLogger(__name__)
 

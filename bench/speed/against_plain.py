@@ -10,7 +10,7 @@ from bench.speed.plain import PlainDarts
 from bench.speed.rounds import alternate, middle, ratio
 from bench.speed.section import Column, Plan, Section
 from searchers import darts
-from searchers.base import Method
+from searchers.entry import Method
 
 STACKED = 4
 

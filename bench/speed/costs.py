@@ -17,7 +17,7 @@ from bench.speed.lane import Lane
 from bench.speed.rounds import Sample, alternate, middle, ratio
 from bench.speed.section import Column, Plan, Section
 from searchers import darts
-from searchers.base import Method
+from searchers.entry import Method
 
 EPOCHS = 4
 REPLICAS = 2

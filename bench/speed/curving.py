@@ -10,7 +10,7 @@ from bench.setup import Bench
 from bench.speed.lane import Lane
 from bench.speed.rounds import Sample, middle, sample
 from bench.speed.section import Column, Plan, Section
-from searchers.base import Method
+from searchers.entry import Method
 
 WIDTHS = (1, 4)
 STEPS_BETWEEN = 4

@@ -13,7 +13,7 @@ from bench.speed.counting import Call, count
 from bench.speed.lane import Lane
 from bench.speed.rounds import alternate, middle, sample
 from bench.speed.section import Column, Plan, Section
-from searchers.base import Method
+from searchers.entry import Method
 
 WIDTHS = (1, 4, 8)
 LARGE_BYTES = 2**27

@@ -19,7 +19,7 @@ from bench.speed.section import Column, Plan, Section
 from bench.tables.arrow import write
 from bench.tables.data import Measurement, Slot, TableData
 from bench.tables.table import Table
-from searchers.base import Method
+from searchers.entry import Method
 
 EPOCHS = (2, 4, 8)
 TIMES = (1, 2, 4)

@@ -9,7 +9,8 @@ from bench import setup, variants
 from bench.metrics import curvature
 from bench.search import Stack
 from bench.setup import Bench
-from searchers.base import Method, Searcher, StepBatches
+from searchers.base import Searcher, StepBatches
+from searchers.entry import Method
 
 
 class Lane:

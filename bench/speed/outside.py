@@ -18,7 +18,7 @@ from bench.speed.files import scratch
 from bench.speed.rounds import Sample, middle, sample
 from bench.speed.section import Column, Plan, Section
 from bench.store import Store
-from searchers.base import Method
+from searchers.entry import Method
 
 EPOCHS = 10
 REPLICAS = 4

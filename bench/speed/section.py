@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.setup import Bench
-from searchers.base import Method
+from searchers.entry import Method
 
 Value = float | int | str | None
 

@@ -6,7 +6,7 @@ from bench.setup import Bench
 from bench.speed.lane import Lane
 from bench.speed.rounds import alternate, middle, ratio
 from bench.speed.section import Column, Plan, Section
-from searchers.base import Method
+from searchers.entry import Method
 
 WIDTHS = (1, 2, 4, 8, 16)
 

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
-from searchers.base import Query, TableMethod, TableResources
+from searchers.base import Query, TableResources
+from searchers.entry import TableMethod
 from searchers.tabular._differential import Points, Pool, Variation, child, draws_needed
 from searchers.tabular._encoding import Encoding
 from searchers.tabular._halving import Stage, brackets, stages, too_few

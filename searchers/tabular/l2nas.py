@@ -25,7 +25,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from searchers.base import Query, TableMethod, TableResources
+from searchers.base import Query, TableResources
+from searchers.entry import TableMethod
 from searchers.tabular._encoding import Encoding
 
 Network = list[Tensor]

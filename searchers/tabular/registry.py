@@ -1,6 +1,6 @@
 """Every table-only method by name; adding one is one file and one line here."""
 
-from searchers.base import TableMethod
+from searchers.entry import TableMethod
 from searchers.tabular import (
     bohb,
     de,

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from searchers.base import Query, TableMethod, TableResources
+from searchers.base import Query, TableResources
+from searchers.entry import TableMethod
 from searchers.tabular._encoding import Encoding
 
 

@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from searchers.base import Query, TableMethod, TableResources
+from searchers.base import Query, TableResources
+from searchers.entry import TableMethod
 from searchers.tabular._encoding import Encoding, Genes
 
 

@@ -17,7 +17,8 @@ from importlib import util
 import numpy as np
 from jaxtyping import Float
 
-from searchers.base import Query, TableMethod, TableResources
+from searchers.base import Query, TableResources
+from searchers.entry import TableMethod
 from searchers.tabular._encoding import Encoding
 
 MISS = -1.0
