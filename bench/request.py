@@ -19,8 +19,6 @@ ONLY = {
     "slurm": ("partition", "gres", "time", "sbatch"),
 }
 """Options that mean something to one launcher only."""
-WORDS = {"epochs": "published", "replicas": "auto"}
-"""What may stand in the place of a whole number."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +221,7 @@ def _checked(fields: dict[str, Any]) -> Request:
 def _check_numbers(fields: Mapping[str, Any]) -> None:
     numbers = ("epochs", "train_size", "channels", "cells", "batch_size", "probe_size", "threads", "replicas")
     for name in (*numbers, "curvature_every", "ranking_every", "budget", "queries", "fitness_budget", "jobs"):
-        word = WORDS.get(name)
+        word = options.WORDS[name][0] if name in options.WORDS else None
         if word is None or fields.get(name) != word:
             _check_whole(name, fields.get(name, 1), "" if word is None else f" or {word}")
     if type(retries := fields.get("retries", 0)) is not int or retries < 0:
