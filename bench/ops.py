@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bench.batch_norm import batch_norm
 from bench.convolution import Geometry, convolution
-from bench.layout import Folded, Rows, fold, per_channel, pick, place, side_by_side, stretch, take, unfold
+from bench.layout import Folded, Rows, fold, per_channel, pick, place, side_by_side, split, stretch, take, unfold
 from bench.mixture import mixture
 from searchers.base import Observation
 
@@ -227,9 +227,14 @@ def together(modules: Sequence[ConvNorm], x: Folded, watch: Watch = UNWATCHED) -
         return joined
     if norms[0].weight is None:
         return batch_norm(joined)
-    return batch_norm(
-        joined, *(torch.cat([getattr(n, name) for n in norms], 1).flatten() for name in ("weight", "bias"))
-    )
+    affine = (torch.cat([getattr(norm, name) for norm in norms], 1).flatten() for name in ("weight", "bias"))
+    return batch_norm(joined, *affine)
+
+
+def apart(modules: Sequence[ConvNorm], joined: Folded) -> list[Given]:
+    """Return what each of the convolutions computed together has given; for use as terms."""
+    widths, replicas = [module.conv.weight.shape[1] for module in modules], len(modules[0].conv.weight)
+    return [Given(maps, replicas) for maps in split(joined, replicas, widths)]
 
 
 def without_normalisation(network: nn.Module) -> None:

@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench import ops
-from bench.layout import split
 from bench.supernet.common import CellChoices, NetworkSize, check, check_auxiliary, width, with_auxiliary
 from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
 
@@ -61,16 +60,13 @@ class Cell(nn.Module):
         """Return the operations of edges out of a node: each kind of convolution as one, skip and pooling once."""
         part = self._part(x, replicas)
         positive, skip, pool = F.relu(part), ops.Given(part, replicas), ops.Given(ops.average_pool(part), replicas)
-        widths = [part.shape[1] // replicas] * len(edges)
-        kinds = (
-            split(ops.together([cast(ops.ConvNorm, modules[edge]) for edge in edges], positive), replicas, widths)
-            for modules in (self.conv1x1, self.conv3x3)
-        )
-        convolved = zip(*kinds, strict=True)
-        return {
-            edge: [skip, *(ops.Given(maps, replicas) for maps in pair), pool]
-            for edge, pair in zip(edges, convolved, strict=True)
-        }
+
+        def convolved(every: nn.ModuleList) -> list[ops.Given]:
+            modules = [cast(ops.ConvNorm, every[edge]) for edge in edges]
+            return ops.apart(modules, ops.together(modules, positive))
+
+        pairs = zip(convolved(self.conv1x1), convolved(self.conv3x3), strict=True)
+        return {edge: [skip, *pair, pool] for edge, pair in zip(edges, pairs, strict=True)}
 
     def _operations(self, place: int, x: ops.Folded, watch: ops.Watch) -> list[ops.Term]:
         """Return the operations on x, with the weights of a place: an edge, or a node where edges share them."""

@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench import ops
-from bench.layout import split
 from bench.supernet.common import CellChoices, NetworkSize, Row, check, check_auxiliary, width, with_auxiliary
 from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
 
@@ -44,9 +43,7 @@ class Cell(nn.Module):
         """Return the projections of the cell's input for every node and the output; as one where all are computed."""
         modules, watch = [*self.project, self.project_out], choices.watch(replicas)
         if choices.choices.active is None:
-            widths = [module.conv.weight.shape[1] for module in modules]
-            joined = watch.relu(ops.together(modules, x, watch))
-            return [ops.Given(part, replicas) for part in split(joined, replicas, widths)]
+            return [*ops.apart(modules, watch.relu(ops.together(modules, x, watch)))]
 
         def term(module: nn.Module) -> ops.Term:
             return lambda rows: watch.relu(module(ops.pick(x, replicas, rows), rows, watch), rows)
