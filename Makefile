@@ -21,11 +21,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
-# Two processes of one thread each; the unrolled search takes longest and starts first.
+# Two processes of one thread each; what takes longest starts first.
 demo: env
-	$(BIN)/python -m bench.tables build --space toy --dataset digits --jobs 2
-	$(BIN)/python -m bench.run --benchmark embedded --space s1,toy --methods darts_2nd,darts,random_ws \
-		--seeds $(SEEDS) --epochs $(EPOCHS) --threads 1 --jobs 2
+	$(BIN)/python -m bench.run --benchmark embedded --space s1 --seeds $(SEEDS) --epochs $(EPOCHS) --threads 1 --jobs 2 \
+		--methods sdarts_adv,ms_darts,darts,pc_darts,gdas,sdarts_rs,rdarts_l2,random_ws
 	$(BIN)/python -m analysis.figures
 	$(BIN)/python -m analysis.tables
 

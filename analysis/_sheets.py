@@ -84,7 +84,9 @@ TOGETHER = (
     Column("share without convolution %", "parameter_free", percent),
     Column("share degenerate %", "degenerate", percent),
     Column("different cells", "cells", "{:.0f}".format),
-    Column("P(two seeds agree)", "agreement", significant),
+    Column("P(two seeds have one cell)", "agreement", significant),
+    Column("decisions two seeds share %", "same_decisions", percent),
+    Column("by chance %", "same_by_chance", percent),
 )
 ABLATION = (*STABILITY[:2], ACCURACY[-1], Column("effective samples", "effective_samples", significant))
 

@@ -143,7 +143,8 @@ def tidy(runs: Sequence[Run]) -> pd.DataFrame:
     A curvature field keeps its name where it begins with `lambda`; other nested fields are prefixed (`table_val_mean`,
     `supernet_val_accuracy`, `curvature_residual`, `entropy_op`). `error_val` and `error_test` are one minus the table's
     mean accuracy. Float arrays or None (`ARRAYS`): `logits` and `mixing` (the mixing weights), the groups packed in the
-    record's order; `landscape_t`, and `landscape_loss`, one direction after the other.
+    record's order (`options`, text, says how many each decision has); `landscape_t`; `landscape_loss`, one direction after
+    the other.
     """
     records = [record_columns(record) for run in runs for record in run.records]
     heads = [run_columns(run) for run in runs]
@@ -189,9 +190,16 @@ def run_columns(run: Run) -> dict[str, Any]:
     last = max((record["epoch"] for record in run.records), default=0)
     names = {name: spec.get(name) for name in ("space", "dataset", "benchmark", "method", "seed", "signature")}
     columns = {"run": run.folder.name, **names, "epochs": spec.get("epochs", last), "finished": run.finished}
+    columns["options"] = _options(run)
     columns |= {f"spec.{name}": text(value) for name, value in spec.items() if name not in IDENTITY}
     columns |= {f"settings.{name}": text(value) for name, value in flat(spec.get("settings") or {}).items()}
     return columns | _table_columns(run.table) | {"budget": _budget(run)}
+
+
+def _options(run: Run) -> str | None:
+    """Return how many options each decision of the packed logits has, joined by commas; None without logits."""
+    logits = next((record["logits"] for record in run.records if record.get("logits")), None)
+    return None if logits is None else ",".join(str(len(row)) for rows in logits.values() for row in rows)
 
 
 def _table_columns(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,8 @@ Columns, each NaN where a run has no such value:
     discretisation_gap                    accuracy of the supernet minus that of the same weights with the selected cell
                                           alone, nothing trained again, at the last instant that has both
     degenerate                            1 where the loss stopped depending on the logits at some epoch
+    strongest, options                    of every decision, the option with the largest logit at the last instant that
+                                          has logits, and how many options there are (arrays; None without)
 
 `per_label` sums the runs of a label up: shares, and how far its seeds agree on a cell.
 
@@ -32,7 +34,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 WINDOW = 5
 COLLAPSE_RATIO = 1.3
@@ -54,7 +56,9 @@ CURVATURE = (
     "lambda_final", "lambda_peak", "lambda_level", "lambda_slope", "lambda_ratio", "lambda_collapse", "simplex_level",
     "simplex_slope", "simplex_ratio", "degenerate",
 )  # fmt: skip
-COLUMNS = (*OUTCOME, *CURVATURE, "effective_samples", "entropy_final", "discretisation_gap")
+COLUMNS = (
+    *OUTCOME, *CURVATURE, "effective_samples", "entropy_final", "discretisation_gap", "strongest", "options",
+)  # fmt: skip
 
 
 def _run(run: pd.DataFrame) -> dict[str, object]:
@@ -67,7 +71,7 @@ def _run(run: pd.DataFrame) -> dict[str, object]:
         "entropy_final": _entropy(search),
         "discretisation_gap": _gap(pd.concat([search, chosen])),
     }
-    return head | _outcome(search, final) | _curvature(search) | own
+    return head | _outcome(search, final) | _curvature(search) | own | _strongest(run)
 
 
 def _mean(search: pd.DataFrame, column: str) -> float:
@@ -144,6 +148,16 @@ def _gap(run: pd.DataFrame) -> float:
     return float(known[-1, 0] - known[-1, 1]) if len(known) else np.nan
 
 
+def _strongest(run: pd.DataFrame) -> dict[str, Int[np.ndarray, " decisions"] | None]:
+    """Return the option with the largest logit of every decision, and how many options the decisions have."""
+    known = run[run["logits"].notna()].sort_values("epoch", kind="stable")
+    if known.empty:
+        return {"strongest": None, "options": None}
+    options = np.array(known["options"].iloc[-1].split(","), dtype=np.int64)
+    rows = np.split(known["logits"].iloc[-1], np.cumsum(options)[:-1])
+    return {"strongest": np.array([row.argmax() for row in rows]), "options": options}
+
+
 def _entropy(search: pd.DataFrame) -> float:
     names = [name for name in search.columns if name.startswith("entropy_")]
     known = search[names].dropna(how="all")
@@ -163,15 +177,35 @@ def per_label(runs: pd.DataFrame) -> pd.DataFrame:
 
     Columns: `seeds`; `parameter_free`, `lambda_collapse` and `degenerate`, shares of the seeds that have the value;
     `cells`, the number of different selected cells; `agreement`, the probability that two of the seeds selected the
-    same cell, NaN below two seeds; `modal`, the share of the most frequent cell.
+    same cell, NaN below two seeds; `modal`, the share of the most frequent cell; `same_decisions`, the share of
+    decisions of which two seeds have the same strongest option, and `same_by_chance`, what it would be if every seed
+    drew its options uniformly; NaN below two seeds with logits.
     """
     shares = ("parameter_free", "lambda_collapse", "degenerate")
     rows = []
     for (space, label), group in runs.groupby(["space", "label"], sort=False):
         head: dict[str, object] = {"space": space, "label": label, "seeds": group["seed"].nunique()}
         means = {name: group[name].astype(float).mean() for name in shares}
-        rows.append(head | means | agreement(group["key"].dropna().to_list()))
-    return pd.DataFrame(rows, columns=["space", "label", "seeds", *shares, "cells", "agreement", "modal"])
+        rows.append(head | means | agreement(group["key"].dropna().to_list()) | same_decisions(group))
+    return pd.DataFrame(rows, columns=["space", "label", "seeds", *shares, *AGREEMENT])
+
+
+AGREEMENT = ("cells", "agreement", "modal", "same_decisions", "same_by_chance")
+
+
+def same_decisions(runs: pd.DataFrame) -> dict[str, float]:
+    """Return the share of decisions on which pairs of seeds agree, and that of uniform draws.
+
+    Decisions with one option (thresholds, weights of edges) are left out.
+    """
+    known = runs[runs["strongest"].notna()]
+    options = known["options"].iloc[0] if len(known) > 1 else np.zeros(0, dtype=np.int64)
+    choice = options > 1
+    if not choice.any():
+        return {"same_decisions": np.nan, "same_by_chance": np.nan}
+    strongest = np.stack(known["strongest"].to_list())[:, choice]
+    pairs = [(strongest[i] == strongest[j]).mean() for i in range(len(known)) for j in range(i)]
+    return {"same_decisions": float(np.mean(pairs)), "same_by_chance": float((1 / options[choice]).mean())}
 
 
 def agreement(keys: Sequence[str]) -> dict[str, float]:

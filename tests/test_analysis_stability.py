@@ -50,6 +50,35 @@ def test_seeds_agree_where_they_select_the_same_cell(tmp_path: Path) -> None:
     assert math.isnan(row["degenerate"])
 
 
+def chosen(*values: tuple[float, ...], threshold: float = 0.0) -> dict[str, list[list[float]]]:
+    return {"op": [list(row) for row in values], "threshold": [[threshold]]}
+
+
+def test_decisions_are_shared_where_the_strongest_options_are_the_same(tmp_path: Path) -> None:
+    left, middle, right = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
+    yes, no = (1.0, 0.0), (0.0, 1.0)
+    last = [chosen(left, yes), chosen(left, no), chosen(right, no)]
+    for seed, logits in enumerate(last):
+        records = [
+            record(0, logits=chosen(middle, yes)),
+            record(1, logits=logits),
+            record(1, stage="final", logits=None),
+        ]
+        write_run(tmp_path, spec("s1", "darts", seed), records)
+    (row,) = stability.per_label(found(tmp_path)).to_dict("records")
+    assert row["same_decisions"] == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
+    assert row["same_by_chance"] == pytest.approx((1 / 3 + 1 / 2) / 2)
+
+
+def test_one_seed_and_methods_without_logits_share_nothing(tmp_path: Path) -> None:
+    write_run(tmp_path, spec("s1", "darts", 0), [record(0, logits=chosen((1.0, 0.0)))])
+    for seed in range(2):
+        write_run(tmp_path, spec("s1", "enas", seed), [record(0, logits=None)])
+    for row in stability.per_label(found(tmp_path)).to_dict("records"):
+        assert math.isnan(row["same_decisions"])
+        assert math.isnan(row["same_by_chance"])
+
+
 def test_no_cell_or_one_alone_agrees_with_nothing() -> None:
     assert math.isnan(stability.agreement([])["modal"])
     alone = stability.agreement(["k"])

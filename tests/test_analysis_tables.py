@@ -244,4 +244,4 @@ def test_shares_and_agreement_are_of_all_seeds_together(tmp_path: Path) -> None:
     values = dict(zip(made.header, [cell.text for cell in made.rows[0]], strict=True))
     assert values["share without convolution %"] == "33.33"
     assert values["share degenerate %"] == "–"
-    assert (values["different cells"], values["P(two seeds agree)"]) == ("2", "0.333")
+    assert (values["different cells"], values["P(two seeds have one cell)"]) == ("2", "0.333")
