@@ -143,7 +143,7 @@ def tidy(runs: Sequence[Run]) -> pd.DataFrame:
     A curvature field keeps its name where it begins with `lambda`; other nested fields are prefixed (`table_val_mean`,
     `supernet_val_accuracy`, `curvature_residual`, `entropy_op`). `error_val` and `error_test` are one minus the table's
     mean accuracy. Float arrays or None (`ARRAYS`): `logits` and `mixing` (the mixing weights), the groups packed in the
-    record's order (`options`, text, says how many each decision has); `landscape_t`; `landscape_loss`, one direction after
+    record's order (`options`, text: how many each decision has); `landscape_t`; `landscape_loss`, one direction after
     the other.
     """
     records = [record_columns(record) for run in runs for record in run.records]
