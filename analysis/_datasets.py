@@ -12,7 +12,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from analysis import _caption, published
-from analysis._sheets import best, percent, quoted
+from analysis._contents import percent
+from analysis._sheets import best, quoted
 from analysis.intervals import FEWEST_SEEDS
 from analysis.load import ELSEWHERE, SPLITS
 from analysis.published import Published

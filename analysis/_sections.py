@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis import _caption, _datasets, _html, _page, figures
 from analysis._ablation import studies
-from analysis._sheets import percent, significant, whole
+from analysis._contents import percent, significant, whole
 from analysis.load import Run
 from analysis.selection import space_order
 from analysis.stability import per_run

@@ -1,121 +1,23 @@
-"""What each table is made of: columns of quantities of runs, rows of methods, references and published figures."""
+"""Tables of `_contents` filled in: rows of methods, references and published figures."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from analysis import _caption, published
-from analysis._ablation import CONTROLS
+from analysis._contents import ACCURACY, KINDS, STABILITY, SUMMARY, Column, Kind, kind_of, percent
 from analysis.intervals import FEWEST_SEEDS, bootstrap_interval
+from analysis.load import SPLITS
 from analysis.series import generator
 from analysis.stability import per_label, per_run
 from analysis.typeset import Cell, Sheet, spread, statement
 
-
-@dataclass(frozen=True)
-class Column:
-    """One quantity of `stability.per_run`.
-
-    Attributes:
-        better: -1 where less is better, 1 where more is, 0 where no value is best.
-        show: `statement` (mean and standard deviation) or `spread` (least and greatest).
-    """
-
-    title: str
-    source: str
-    digits: Callable[[float], str]
-    better: int = 0
-    show: Callable[[Sequence[float], Callable[[float], str]], Cell] = statement
-
-
-def percent(value: float) -> str:
-    """Return a fraction in percent with two digits."""
-    return f"{100 * value:.2f}".replace("-", "−")
-
-
-def significant(value: float) -> str:
-    """Return a number with three significant digits."""
-    return f"{value:.3g}".replace("-", "−")
-
-
-def whole(value: float) -> str:
-    """Return a number with one digit after the point."""
-    return f"{value:.1f}"
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What one table is made of.
-
-    Attributes:
-        together: quantities of all seeds of a method together (`stability.per_label`).
-        ablated: a setting whose values are the rows, of the method named; the other methods are control rows.
-    """
-
-    title: str
-    columns: tuple[Column, ...]
-    together: tuple[Column, ...] = ()
-    ablated: tuple[str, str] | None = None
-    controls: tuple[str, ...] = ()
-
-
-ACCURACY = (
-    Column("validation accuracy %", "final_accuracy_val", percent, 1),
-    Column("validation range", "final_accuracy_val", percent, show=spread),
-    Column("test accuracy %", "final_accuracy_test", percent, 1),
-    Column("test range", "final_accuracy_test", percent, show=spread),
-    Column("validation regret %", "final_regret_val", percent, -1),
-    Column("test regret %", "final_regret_test", percent, -1),
+COST = (
+    "Steps: median seconds of an epoch's steps over those of darts in a stack as large. Stack: seconds of the whole run "
+    "of all seeds searched together, with everything measured, by the clock of a machine that may have done other things."
 )
-STABILITY = (
-    Column("final λ", "lambda_final", significant),
-    Column("λ of largest magnitude", "lambda_peak", significant),
-    Column("slope of λ per epoch", "lambda_slope", significant),
-    Column("λ last / first window", "lambda_ratio", significant),
-    Column("final − best regret %", "regret_gap", percent, -1),
-    Column("best epoch", "best_epoch", whole),
-    Column("entropy of choices (nats)", "entropy_final", significant),
-    Column("supernet accuracy − discretised %", "discretisation_gap", percent),
-)
-TOGETHER = (
-    Column("share with λ rising 1.3× %", "lambda_collapse", percent),
-    Column("share without convolution %", "parameter_free", percent),
-    Column("share degenerate %", "degenerate", percent),
-    Column("different cells", "cells", "{:.0f}".format),
-    Column("P(two seeds have one cell)", "agreement", significant),
-    Column("decisions two seeds share %", "same_decisions", percent),
-    Column("by chance %", "same_by_chance", percent),
-)
-ABLATION = (*STABILITY[:2], ACCURACY[-1], Column("effective samples", "effective_samples", significant))
-
-
-def _ablation(method: str, setting: str, words: str = "") -> Kind:
-    ablated = (method, f"settings.{setting}")
-    return Kind(f"{method}: {words or setting}", ABLATION, ablated=ablated, controls=CONTROLS)
-
-
-KINDS = {
-    "accuracy": Kind("Cell selected at the end", ACCURACY),
-    "stability": Kind("Stability", STABILITY, TOGETHER),
-    "bandwidth": _ablation("ms_darts", "bandwidth", "bandwidth h"),
-    "radius": _ablation("ms_darts", "radius.end", "radius ε at the end of the ramp"),
-    "samples": _ablation("ms_darts", "samples", "samples N"),
-    "rounds": _ablation("ms_darts", "rounds", "rounds T"),
-}
-
-
-def kind_of(name: str) -> Kind:
-    """Return a table's kind; `method.setting` is the ablation of any setting.
-
-    Raises:
-        ValueError: there is no such table.
-    """
-    method, dot, setting = name.partition(".")
-    if name not in KINDS and not (method and dot and setting):
-        raise ValueError(f"no table {name!r}; there are {', '.join(KINDS)} and METHOD.SETTING for an ablation")
-    return KINDS[name] if name in KINDS else _ablation(method, setting)
 
 
 def sheet(name: str, frame: pd.DataFrame, space: str) -> Sheet:
@@ -128,6 +30,7 @@ def sheet(name: str, frame: pd.DataFrame, space: str) -> Sheet:
     part = part if kind.ablated is None else _ablated(kind, part, name)
     found = per_run(part)
     found = found.assign(**{f"final_accuracy_{split}": 1 - found[f"final_error_{split}"] for split in ("val", "test")})
+    found["steps_relative"] = _relative_cost(found)
     labels = _ordered(kind, part)
     columns = [_column(found, labels, column) for column in kind.columns]
     columns += [_together(found, labels, column) for column in kind.together]
@@ -141,6 +44,12 @@ def sheet(name: str, frame: pd.DataFrame, space: str) -> Sheet:
     header = ("method", "seeds", *(column.title for column in (*kind.columns, *kind.together)))
     text = _caption.joined(_text(kind, part, columns), published.origins(beside))
     return Sheet(f"{kind.title}, {space}", header, (*rows, *_references(kind, part)), text)
+
+
+def _relative_cost(found: pd.DataFrame) -> pd.Series:
+    """Return seconds of an epoch's steps over the mean of DARTS searched in stacks as large; NaN without such a one."""
+    darts = found[found["label"] == "darts"].groupby("stack")["steps_s"].mean()
+    return found["steps_s"] / found["stack"].map(darts)
 
 
 def _ablated(kind: Kind, part: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -201,16 +110,20 @@ def best(values: Sequence[np.ndarray], better: int) -> int | None:
 
 def _references(kind: Kind, part: pd.DataFrame) -> list[tuple[Cell, ...]]:
     """Return the table's own rows below accuracies: the mean of all encodings, and the best cells."""
-    if kind.columns is not ACCURACY:
+    if kind not in (KINDS["accuracy"], KINDS["summary"]):
         return []
     rows = []
     for name, column in (("random cell (mean)", "random"), ("best cell of the table", "optimum")):
-        accuracy = {split: _first(part, f"{column}_{split}") for split in ("val", "test")}
-        best = {split: _first(part, f"optimum_{split}") for split in ("val", "test")}
-        if any(np.isfinite(list(accuracy.values()))):
-            val, test = (statement([accuracy[split]], percent) for split in ("val", "test"))
-            regrets = (statement([best[split] - accuracy[split]], percent) for split in ("val", "test"))
-            rows.append((Cell(name), Cell("–"), val, Cell("–"), test, Cell("–"), *regrets))
+        values: dict[str, float] = {}
+        for split in SPLITS:
+            accuracy, best = _first(part, f"{column}_{split}"), _first(part, f"optimum_{split}")
+            values |= {f"final_accuracy_{split}": accuracy, f"final_regret_{split}": best - accuracy}
+        if np.isfinite(list(values.values())).any():
+            columns = (*kind.columns, *kind.together)
+            known = [values.get(one.source) if one.show is not spread else None for one in columns]
+            rows.append(
+                (Cell(name), Cell("–"), *(Cell("–") if one is None else statement([one], percent) for one in known))
+            )
     return rows
 
 
@@ -242,5 +155,6 @@ def _text(kind: Kind, part: pd.DataFrame, columns: Sequence[Sequence[Cell]]) -> 
         f"Fewer than {FEWEST_SEEDS} seeds in some rows: no row is marked best." if few else "",
         "" if kind.columns is ACCURACY else _caption.lambda_definition(part),
         _caption.discretisation(part) if kind.columns is STABILITY else "",
+        COST if kind.columns is SUMMARY else "",
         _caption.protocol(part),
     )

@@ -25,8 +25,9 @@ NUMBERS = (
     "table_val_mean", "table_test_mean", "error_val", "error_test", "regret_val", "regret_test", "train_loss",
     "val_loss", "supernet_val_accuracy", "supernet_val_loss", "lambda_dominant", "lambda_max", "lambda_min",
     "lambda_simplex", "lambda_legacy", "curvature_residual", "curvature_trace", "optimum_val", "optimum_test",
-    "random_val", "random_test", "ranking_kendall_val", "ranking_kendall_test", "ranking_spearman_val",
-    "ranking_spearman_test", "ranking_overlap_val", "ranking_overlap_test", "ranking_n", "ranking_misses",
+    "random_val", "random_test", "steps_s", "wall_s", "stack", "ranking_kendall_val", "ranking_kendall_test",
+    "ranking_spearman_val", "ranking_spearman_test", "ranking_overlap_val", "ranking_overlap_test", "ranking_n",
+    "ranking_misses",
     "discretisation_relaxed_accuracy", "discretisation_discrete_accuracy", "discretisation_images",
 )  # fmt: skip
 TEXTS = ("run", "space", "dataset", "benchmark", "method", "signature", "budget", "table_digest", "stage",
@@ -190,10 +191,20 @@ def run_columns(run: Run) -> dict[str, Any]:
     last = max((record["epoch"] for record in run.records), default=0)
     names = {name: spec.get(name) for name in ("space", "dataset", "benchmark", "method", "seed", "signature")}
     columns = {"run": run.folder.name, **names, "epochs": spec.get("epochs", last), "finished": run.finished}
-    columns["options"] = _options(run)
+    columns |= {"options": _options(run)} | _costs(run)
     columns |= {f"spec.{name}": text(value) for name, value in spec.items() if name not in IDENTITY}
     columns |= {f"settings.{name}": text(value) for name, value in flat(spec.get("settings") or {}).items()}
     return columns | _table_columns(run.table) | {"budget": _budget(run)}
+
+
+def _costs(run: Run) -> dict[str, float]:
+    """Return seconds of an epoch's steps (median), seconds of the run, and the number of seeds searched together."""
+    steps = [line["search_s"] for line in run.timing if line.get("epoch") and line.get("stage") == "search"]
+    return {
+        "steps_s": float(np.median(steps)) if steps else np.nan,
+        "wall_s": float(sum(line.get("wall_s", np.nan) for line in run.timing)) if run.timing else np.nan,
+        "stack": float(len(run.environment.get("seeds") or [])) or np.nan,
+    }
 
 
 def _options(run: Run) -> str | None:

@@ -20,6 +20,9 @@ Columns, each NaN where a run has no such value:
     discretisation_gap                    accuracy of the supernet minus that of the same weights with the selected cell
                                           alone, nothing trained again, at the last instant that has both
     degenerate                            1 where the loss stopped depending on the logits at some epoch
+    steps_s, wall_s                       seconds of an epoch's steps (median) and of the whole run; all seeds that were
+                                          searched together have those of their stack, of `stack` seeds
+    beats_random                          1 where the selected cell's test accuracy is above the mean of all encodings
     strongest, options                    of every decision, the option with the largest logit at the last instant that
                                           has logits, and how many options there are (arrays; None without)
 
@@ -29,12 +32,11 @@ Source of the window rule: Zela et al. (2020), Understanding and Robustifying Di
 (windows of five epochs; the ratio 1.3 is that of the authors' code).
 """
 
-from collections import Counter
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Float
+
+from analysis.agreement import AGREEMENT, agreement, same_decisions, strongest
 
 WINDOW = 5
 COLLAPSE_RATIO = 1.3
@@ -50,14 +52,15 @@ def per_run(frame: pd.DataFrame) -> pd.DataFrame:
 
 OUTCOME = (
     "final_regret_test", "final_regret_val", "final_error_val", "final_error_test", "best_regret_test", "best_epoch",
-    "regret_gap", "parameter_free", "key",
+    "regret_gap", "parameter_free", "beats_random", "key",
 )  # fmt: skip
 CURVATURE = (
     "lambda_final", "lambda_peak", "lambda_level", "lambda_slope", "lambda_ratio", "lambda_collapse", "simplex_level",
     "simplex_slope", "simplex_ratio", "degenerate",
 )  # fmt: skip
 COLUMNS = (
-    *OUTCOME, *CURVATURE, "effective_samples", "entropy_final", "discretisation_gap", "strongest", "options",
+    *OUTCOME, *CURVATURE, "effective_samples", "entropy_final", "discretisation_gap", "steps_s", "wall_s", "stack",
+    "strongest", "options",
 )  # fmt: skip
 
 
@@ -71,7 +74,7 @@ def _run(run: pd.DataFrame) -> dict[str, object]:
         "entropy_final": _entropy(search),
         "discretisation_gap": _gap(pd.concat([search, chosen])),
     }
-    return head | _outcome(search, final) | _curvature(search) | own | _strongest(run)
+    return head | _outcome(search, final) | _curvature(search) | own | _cost(run) | strongest(run)
 
 
 def _mean(search: pd.DataFrame, column: str) -> float:
@@ -94,8 +97,18 @@ def _outcome(search: pd.DataFrame, final: pd.Series) -> dict[str, object]:
         "best_epoch": search["epoch"].iloc[best] if known.any() else np.nan,
         "regret_gap": final["regret_test"] - least,
         "parameter_free": float("conv" not in genotype) if isinstance(genotype, str) else np.nan,
+        "beats_random": _beats_random(final),
         "key": final.get("key"),
     }
+
+
+def _beats_random(final: pd.Series) -> float:
+    error, random = final["error_test"], final["random_test"]
+    return float(1 - error > random) if np.isfinite([error, random]).all() else np.nan
+
+
+def _cost(run: pd.DataFrame) -> dict[str, float]:
+    return {name: float(run[name].iloc[0]) for name in ("steps_s", "wall_s", "stack")}
 
 
 def _curvature(search: pd.DataFrame) -> dict[str, float]:
@@ -148,16 +161,6 @@ def _gap(run: pd.DataFrame) -> float:
     return float(known[-1, 0] - known[-1, 1]) if len(known) else np.nan
 
 
-def _strongest(run: pd.DataFrame) -> dict[str, Int[np.ndarray, " decisions"] | None]:
-    """Return the option with the largest logit of every decision, and how many options the decisions have."""
-    known = run[run["logits"].notna()].sort_values("epoch", kind="stable")
-    if known.empty:
-        return {"strongest": None, "options": None}
-    options = np.array(known["options"].iloc[-1].split(","), dtype=np.int64)
-    rows = np.split(known["logits"].iloc[-1], np.cumsum(options)[:-1])
-    return {"strongest": np.array([row.argmax() for row in rows]), "options": options}
-
-
 def _entropy(search: pd.DataFrame) -> float:
     names = [name for name in search.columns if name.startswith("entropy_")]
     known = search[names].dropna(how="all")
@@ -175,46 +178,16 @@ def collapse(magnitudes: Float[np.ndarray, " epochs"]) -> float:
 def per_label(runs: pd.DataFrame) -> pd.DataFrame:
     """Return one row a space and label of `per_run`'s rows.
 
-    Columns: `seeds`; `parameter_free`, `lambda_collapse` and `degenerate`, shares of the seeds that have the value;
-    `cells`, the number of different selected cells; `agreement`, the probability that two of the seeds selected the
-    same cell, NaN below two seeds; `modal`, the share of the most frequent cell; `same_decisions`, the share of
-    decisions of which two seeds have the same strongest option, and `same_by_chance`, what it would be if every seed
-    drew its options uniformly; NaN below two seeds with logits.
+    Columns: `seeds`; `parameter_free`, `lambda_collapse`, `degenerate` and `beats_random`, shares of the seeds that
+    have the value; `cells`, the number of different selected cells; `agreement`, the probability that two of the
+    seeds selected the same cell, NaN below two seeds; `modal`, the share of the most frequent cell; `same_decisions`,
+    the share of decisions of which two seeds have the same strongest option, and `same_by_chance`, what it would be
+    if every seed drew its options uniformly; NaN below two seeds with logits.
     """
-    shares = ("parameter_free", "lambda_collapse", "degenerate")
+    shares = ("parameter_free", "lambda_collapse", "degenerate", "beats_random")
     rows = []
     for (space, label), group in runs.groupby(["space", "label"], sort=False):
         head: dict[str, object] = {"space": space, "label": label, "seeds": group["seed"].nunique()}
         means = {name: group[name].astype(float).mean() for name in shares}
         rows.append(head | means | agreement(group["key"].dropna().to_list()) | same_decisions(group))
     return pd.DataFrame(rows, columns=["space", "label", "seeds", *shares, *AGREEMENT])
-
-
-AGREEMENT = ("cells", "agreement", "modal", "same_decisions", "same_by_chance")
-
-
-def same_decisions(runs: pd.DataFrame) -> dict[str, float]:
-    """Return the share of decisions on which pairs of seeds agree, and that of uniform draws.
-
-    Decisions with one option (thresholds, weights of edges) are left out.
-    """
-    known = runs[runs["strongest"].notna()]
-    options = known["options"].iloc[0] if len(known) > 1 else np.zeros(0, dtype=np.int64)
-    choice = options > 1
-    if not choice.any():
-        return {"same_decisions": np.nan, "same_by_chance": np.nan}
-    strongest = np.stack(known["strongest"].to_list())[:, choice]
-    pairs = [(strongest[i] == strongest[j]).mean() for i in range(len(known)) for j in range(i)]
-    return {"same_decisions": float(np.mean(pairs)), "same_by_chance": float((1 / options[choice]).mean())}
-
-
-def agreement(keys: Sequence[str]) -> dict[str, float]:
-    """Return how many cells there are, how often two seeds share one, and the share of the most frequent."""
-    counts = np.array(list(Counter(keys).values()), dtype=np.float64)
-    n = counts.sum()
-    pairs = n * (n - 1)
-    return {
-        "cells": float(len(counts)),
-        "agreement": float((counts * (counts - 1)).sum() / pairs) if pairs else np.nan,
-        "modal": float(counts.max() / n) if n else np.nan,
-    }

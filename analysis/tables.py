@@ -17,13 +17,14 @@ import pandas as pd
 
 from analysis import _command, _comparison, _datasets, typeset
 from analysis._ablation import studies
-from analysis._sheets import KINDS, kind_of, sheet
+from analysis._contents import KINDS, kind_of
+from analysis._sheets import sheet
 from analysis.selection import space_order
 from analysis.typeset import FORMATS, Sheet
 
 COMPARISON = "comparison"
 """Beside the tables of `_sheets`: estimates with intervals, and tests between methods."""
-DEFAULT = ("accuracy", "stability", COMPARISON)
+DEFAULT = ("summary", "accuracy", "stability", COMPARISON)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

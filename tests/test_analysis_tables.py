@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -245,3 +246,28 @@ def test_shares_and_agreement_are_of_all_seeds_together(tmp_path: Path) -> None:
     assert values["share without convolution %"] == "33.33"
     assert values["share degenerate %"] == "–"
     assert (values["different cells"], values["P(two seeds have one cell)"]) == ("2", "0.333")
+
+
+def timed(results: Path, method: str, seed: int, steps_s: list[float], test: float) -> None:
+    """A run of a stack of two whose epochs' steps took so long."""
+    folder = write_run(results, spec("s1", method, seed), [record(0, test=0.5), record(1, "final", test=test)])
+    (folder / "environment.json").write_text('{"seeds": [0, 1]}')
+    lines = [{"epoch": 0, "stage": "search", "search_s": 0.0, "wall_s": 3.0}]
+    lines += [{"epoch": i, "stage": "search", "search_s": s, "wall_s": s + 1} for i, s in enumerate(steps_s, start=1)]
+    (folder / "timing.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_the_summary_has_cost_over_darts_and_the_share_above_a_random_cell(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        timed(tmp_path, "darts", seed, [2.0, 2.0, 9.0], 0.7)
+        timed(tmp_path, "slow", seed, [5.0, 5.0, 1.0], 0.59 + 0.02 * seed)
+    made = tables.sheet("summary", select(tidy(runs(tmp_path))), "s1")
+    darts, slow, random, best = ({n: c.text for n, c in zip(made.header, row, strict=True)} for row in made.rows)
+    assert (darts["steps of an epoch / darts"], slow["steps of an epoch / darts"]) == ("1", "2.5")
+    assert (darts["stack, s"], slow["stack, s"]) == ("19.0", "17.0")
+    assert (darts["seeds above a random cell %"], slow["seeds above a random cell %"]) == ("100.00", "50.00")
+    assert (random["method"], random["test accuracy %"], random["test regret %"]) == (
+        "random cell (mean)", "60.00", "30.00",
+    )  # fmt: skip
+    assert (best["test accuracy %"], best["final λ"]) == ("90.00", "–")
+    assert "may have done other things" in made.caption
