@@ -15,8 +15,9 @@ from analysis.stability import per_label, per_run
 from analysis.typeset import Cell, Sheet, spread, statement
 
 COST = (
-    "Steps: median seconds of an epoch's steps over those of darts in a stack as large. Stack: seconds of the whole run "
-    "of all seeds searched together, with everything measured, by the clock of a machine that may have done other things."
+    "Steps: median seconds of an epoch's steps over those of darts in a stack as large. Stack: seconds of the whole "
+    "run of all seeds searched together, with everything measured, by the clock of a machine that may have done other "
+    "things."
 )
 
 
