@@ -18,7 +18,7 @@ from analysis.style import GREY, MEAN_PT, SEED_PT, Style
 Styles = dict[str, Style]
 BAND_ALPHA = 0.18
 SEED_ALPHA = 0.45
-CROWD = 6
+CROWD = 3
 """Above this number of methods bands and seeds fade, so that the means stay readable."""
 REGRET_THRESHOLD = 1e-3
 """Below a tenth of a percent the regret axis is linear, so that a regret of zero can be drawn."""

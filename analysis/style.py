@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import matplotlib as mpl
 
 METHODS = (
-    "darts", "darts_2nd", "random_ws", "pc_darts", "gdas", "sdarts_rs", "sdarts_adv", "ms_darts", "rdarts_l2",
+    "darts", "ms_darts", "random_ws", "pc_darts", "gdas", "sdarts_rs", "sdarts_adv", "darts_2nd", "rdarts_l2",
     "rdarts_dp", "darts_es", "entrannas", "dropnas", "single_darts", "beta_darts", "drnas", "darts_minus", "fair_darts",
     "gaea_erm", "sgas", "lambda_darts", "oles", "idarts", "gaea_bilevel", "sgas_2", "entrannas_dst", "darts_ada",
     "ms_null", "sdarts_rs_matched", "darts_pt", "darts_pt_fixed", "zero_cost_pt", "pdarts", "darts_plus", "da2s",
