@@ -11,7 +11,7 @@ import pandas as pd
 from analysis._columnar import table
 from analysis.load import tidy
 from analysis.readers import read
-from analysis.selection import Where, by_dataset, keep, select
+from analysis.selection import Where, select, select_by_dataset
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,6 +30,7 @@ def parser(name: str, about: str, out: str) -> Parser:
     made.add_argument("--results", type=Path, default=Path("results"), help="folder with runs/ in it")
     made.add_argument("--out", type=Path, default=Path(out), help="folder to write to")
     made.add_argument("--space", nargs="+", default=[], metavar="SPACE", help="default: all spaces there are runs of")
+    made.add_argument("--dataset", metavar="NAME", help="keep runs of this dataset; default: all datasets")
     made.add_argument("--methods", default="all", help="names joined by commas; default: all")
     made.add_argument(
         "--where", nargs="+", action="extend", default=[], metavar="FIELD=VALUE",
@@ -43,45 +44,48 @@ def parser(name: str, about: str, out: str) -> Parser:
 
 
 def selected(options: argparse.Namespace) -> pd.DataFrame:
-    """Return the rows of the chosen runs.
+    """Return the rows of the chosen runs, which are of one dataset a space.
 
     Raises:
         ValueError: there are none, or they must not stand together.
     """
-    return chosen(table(options.results), options)
+    frame = _some(table(options.results), options)
+    return _beside_others(select(frame, options.space, methods(options), where(options)), options)
 
 
 def selected_by_dataset(options: argparse.Namespace) -> dict[str, pd.DataFrame]:
     """Return the rows of the chosen runs by a suffix for file names: each dataset of a space of several apart.
 
-    Where only one part is left, or `--where dataset=…` says which may stand together, it has no suffix.
+    Raises:
+        ValueError: as `chosen_by_dataset`.
+    """
+    return chosen_by_dataset(table(options.results), options)
+
+
+def chosen_by_dataset(frame: pd.DataFrame, options: argparse.Namespace) -> dict[str, pd.DataFrame]:
+    """Return the rows of a tidy table that the options choose, as `selected_by_dataset`.
 
     Raises:
         ValueError: there are none, they must not stand together, or others' runs would stand beside several datasets.
     """
-    frame = table(options.results)
-    fields = where(options.where)
-    parts = by_dataset(keep(frame, options.space, _methods(options))) if len(frame) and "dataset" not in fields else {}
-    if len(parts) < 2:
-        return {"": chosen(frame, options)}
-    if options.others:
-        raise ValueError("expected --where dataset=… beside --others: the runs are of several datasets")
-    return {suffix: select(part, where=fields) for suffix, part in parts.items()}
+    parts = select_by_dataset(_some(frame, options), options.space, methods(options), where(options))
+    if options.others and len(parts) > 1:
+        raise ValueError("expected --dataset NAME beside --others, because the runs are of several datasets")
+    return {suffix: _beside_others(part, options) for suffix, part in parts.items()}
 
 
-def _methods(options: argparse.Namespace) -> list[str]:
+def methods(options: argparse.Namespace) -> list[str]:
+    """Return the methods named; none stand for all."""
     return [] if options.methods == "all" else options.methods.split(",")
 
 
-def chosen(frame: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:
-    """Return the rows of a tidy table that the options choose.
-
-    Raises:
-        ValueError: there are none, or they must not stand together.
-    """
+def _some(frame: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:
     if frame.empty:
         raise ValueError(f"no runs with records under {options.results / 'runs'}; python -m bench.run makes some")
-    own = select(frame, options.space, _methods(options), where(options.where))
+    return frame
+
+
+def _beside_others(own: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:
     return pd.concat([own, _others(options.others)], ignore_index=True) if options.others else own
 
 
@@ -91,12 +95,20 @@ def _others(folders: Sequence[Path]) -> pd.DataFrame:
     return frame.assign(label=frame["label"] + " (others)", run=frame["run"] + " (others)")
 
 
-def where(written: Sequence[str]) -> Where:
-    """Return the values by field of `field=value` words; a repeated field collects its values."""
+def where(options: argparse.Namespace) -> Where:
+    """Return the values by field of `field=value` words; a repeated field collects its values.
+
+    Raises:
+        ValueError: a word is none, or the dataset is chosen twice.
+    """
     fields: dict[str, list[str]] = {}
-    for word in written:
+    for word in options.where:
         field, equals, value = word.partition("=")
         if not (field and equals):
             raise ValueError(f"expected --where field=value, got {word!r}")
         fields.setdefault(field, []).append(value)
-    return fields
+    if options.dataset is None:
+        return fields
+    if "dataset" in fields:
+        raise ValueError("expected --dataset or --where dataset=…, got both")
+    return fields | {"dataset": [options.dataset]}

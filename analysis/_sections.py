@@ -1,4 +1,8 @@
-"""Sections of the report: what was run, what went wrong, figures, tables, every run, environments."""
+"""Sections of the report: what was run, what went wrong, figures, tables, every run, environments.
+
+Runs come in parts that may each stand in one panel (`selection.select_by_dataset`); where there are several, titles say
+of which dataset each is.
+"""
 
 import json
 from collections import Counter
@@ -11,6 +15,7 @@ import pandas as pd
 from analysis import _caption, _datasets, _html, _page, figures
 from analysis._ablation import studies
 from analysis._contents import percent, significant, whole
+from analysis.figures import Parts
 from analysis.load import Run
 from analysis.selection import space_order
 from analysis.stability import per_run
@@ -42,14 +47,15 @@ def head(frame: pd.DataFrame) -> str:
     )
 
 
-def protocol(frame: pd.DataFrame) -> str:
-    text = f"<p>{escape(_caption.protocol(frame))}</p><p>{escape(_caption.lambda_definition(frame))}</p>"
-    return f"<h2>Protocol</h2>{text}"
+def protocol(parts: Parts) -> str:
+    texts = [text(frame) for frame in parts.values() for text in (_caption.protocol, _caption.lambda_definition)]
+    return "<h2>Protocol</h2>" + "".join(f"<p>{escape(text)}</p>" for text in texts)
 
 
-def warnings(frame: pd.DataFrame, runs: Sequence[Run]) -> str:
+def warnings(parts: Parts, runs: Sequence[Run]) -> str:
     """Return what a reader must know before believing a number."""
-    lines = [*_states(frame), *(warning for run in runs for warning in run.warnings)]
+    lines = [_of(suffix, "{}: ") + state for suffix, frame in parts.items() for state in _states(frame)]
+    lines += [warning for run in runs for warning in run.warnings]
     revisions = {str(run.environment.get("revision")) for run in runs}
     if len(revisions) > 1:
         lines.append(f"The runs come from {len(revisions)} revisions of the code: see the environments.")
@@ -87,26 +93,32 @@ def _listed(runs: pd.DataFrame) -> str:
     return "; ".join(parts)
 
 
-def drawn(frame: pd.DataFrame) -> str:
+def _of(suffix: str, words: str) -> str:
+    """Return words that name a part's dataset; nothing where the part needs no name."""
+    return words.format(suffix.removeprefix("-")) if suffix else ""
+
+
+def drawn(parts: Parts) -> str:
     """Return every figure that the runs have something for: one panel a space above one caption."""
-    made = [_figure(name, frame) for name in figures.FIGURES if name not in figures.ON_REQUEST]
+    names = [name for name in figures.FIGURES if name not in figures.ON_REQUEST]
+    made = [_figure(name, suffix, frame) for name in names for suffix, frame in parts.items()]
     return '<h2 id="figures">Figures</h2>' + "\n".join(made)
 
 
-def _figure(name: str, frame: pd.DataFrame) -> str:
-    drawing, title = figures.FIGURES[name], NAMES.get(name, name)
+def _figure(name: str, suffix: str, frame: pd.DataFrame) -> str:
+    drawing, title = figures.FIGURES[name], NAMES.get(name, name) + _of(suffix, ", {}")
     try:
         text = drawing.caption(frame)
     except ValueError as error:
         return f'<h3>{escape(title)}</h3><p class="quiet">Not drawn: {escape(str(error))}.</p>'
-    panels = [_panel(name, space, frame[frame["space"] == space]) for space in space_order(frame)]
+    panels = [_panel(name, suffix, space, frame[frame["space"] == space]) for space in space_order(frame)]
     return (
         f'<h3>{escape(title)}</h3><figure><div class="panels">{"".join(panels)}</div>'
         f"<figcaption>{escape(text)}</figcaption></figure>"
     )
 
 
-def _panel(name: str, space: str, part: pd.DataFrame) -> str:
+def _panel(name: str, suffix: str, space: str, part: pd.DataFrame) -> str:
     """Return one space's figure; nothing where it has nothing to show, which the whole figure's caption says."""
     drawing = figures.FIGURES[name]
     try:
@@ -117,44 +129,51 @@ def _panel(name: str, space: str, part: pd.DataFrame) -> str:
         figure = drawing.draw(part, "")
         svg = _page.svg(figure)
     wide = " wide" if figure.get_figwidth() > SINGLE_COLUMN_IN else ""
-    return f'<div class="panel{wide}" data-space="{escape(space)}">{_html.inline(svg, f"{name}, {space}")}</div>'
+    label = f"{name}, {space}" + _of(suffix, ", {}")
+    return f'<div class="panel{wide}" data-space="{escape(space)}">{_html.inline(svg, label)}</div>'
 
 
-def tabulated(frame: pd.DataFrame) -> str:
+def tabulated(parts: Parts) -> str:
     """Return the usual tables, those of several datasets, and ablations."""
-    made = sheets(DEFAULT, frame) | _datasets.sheets(frame)
-    if studies(frame):
-        made |= sheets(["ablation"], frame)
-    parts = [_section(stem, sheet) for stem, sheet in made.items()]
-    return '<h2 id="tables">Tables</h2>' + "\n".join(parts)
+    made = [_section(*named, suffix) for suffix, frame in parts.items() for named in sheets(DEFAULT, frame).items()]
+    together = _datasets.sheets(pd.concat(list(parts.values()), ignore_index=True))
+    made += [_section(stem, sheet) for stem, sheet in together.items()]
+    for suffix, frame in parts.items():
+        if studies(frame):
+            made += [_section(*named, suffix) for named in sheets(["ablation"], frame).items()]
+    return '<h2 id="tables">Tables</h2>' + "\n".join(made)
 
 
-def _section(stem: str, sheet: Sheet) -> str:
-    space = stem.rsplit("-", 1)[1]
+def _section(stem: str, sheet: Sheet, suffix: str = "") -> str:
+    space, title = stem.rsplit("-", 1)[1], sheet.title + _of(suffix, ", {}")
     return (
-        f'<section data-space="{escape(space)}"><h3>{escape(sheet.title)}</h3>{_html.table(sheet, stem)}'
+        f'<section data-space="{escape(space)}"><h3>{escape(title)}</h3>{_html.table(sheet, stem + suffix)}'
         f'<p class="quiet">{escape(sheet.caption)}</p></section>'
     )
 
 
-def every_run(frame: pd.DataFrame) -> str:
-    """Return one row a run."""
-    found = per_run(frame).sort_values(["space", "label", "seed"])
+def every_run(parts: Parts) -> str:
+    """Return one row a run, with its dataset where there are several parts."""
+    frame = pd.concat(list(parts.values()), ignore_index=True)
+    datasets = frame.groupby("run")["dataset"].first()
+    found = per_run(frame).assign(dataset=lambda runs: runs["run"].map(datasets))
+    texts = ("run", "space", *(("dataset",) if len(parts) > 1 else ()), "label")
+    found = found.sort_values([*texts[1:], "seed"])
     misses = frame.groupby("run")["miss"].sum()
-    header = ("run", "space", "method", "seed", "state", "test error %", "test regret %", "best epoch", "final λ",
+    header = (*texts[:-1], "method", "seed", "state", "test error %", "test regret %", "best epoch", "final λ",
               "λ of largest magnitude", "misses")  # fmt: skip
-    rows = tuple(_run_row(run, int(misses[run["run"]])) for _, run in found.iterrows())
+    rows = tuple(_run_row(run, texts, int(misses[run["run"]])) for _, run in found.iterrows())
     table = _html.table(Sheet("Runs", header, rows, ""), "all-runs", list(found["space"]))
     return f'<h2 id="runs">Runs</h2>{table}'
 
 
-def _run_row(run: pd.Series, misses: int) -> tuple[Cell, ...]:
-    texts = [Cell(str(run[name])) for name in ("run", "space", "label")]
+def _run_row(run: pd.Series, texts: Sequence[str], misses: int) -> tuple[Cell, ...]:
+    cells = [Cell(str(run[name])) for name in texts]
     state = Cell("finished" if run["finished"] else "not finished")
     quantities = (("final_error_test", percent), ("final_regret_test", percent), ("best_epoch", whole),
                   ("lambda_final", significant), ("lambda_peak", significant))  # fmt: skip
     numbers = [_number(float(run[name]), digits(float(run[name]))) for name, digits in quantities]
-    return (*texts, _number(float(run["seed"]), str(run["seed"])), state, *numbers, _number(float(misses), str(misses)))
+    return (*cells, _number(float(run["seed"]), str(run["seed"])), state, *numbers, _number(float(misses), str(misses)))
 
 
 def _number(value: float, text: str) -> Cell:

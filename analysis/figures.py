@@ -7,7 +7,7 @@ same environment. Exit code 2 with one sentence when there is nothing to draw or
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,6 +48,9 @@ TABULAR = "incumbents"
 ON_REQUEST = ("lambda_legacy",)
 """Drawn by name only."""
 
+Parts = Mapping[str, pd.DataFrame]
+"""Suffix of file names to the runs that may stand in one panel (`selection.select_by_dataset`)."""
+
 
 def draw(name: str, frame: pd.DataFrame) -> Figure:
     """Return a figure of selected runs with its caption.
@@ -60,11 +63,11 @@ def draw(name: str, frame: pd.DataFrame) -> Figure:
         return drawing.draw(frame, drawing.caption(frame))
 
 
-def write(name: str, frame: pd.DataFrame, out: Path) -> list[Path]:
-    """Draw a figure of selected runs and return the files written."""
+def write(name: str, frame: pd.DataFrame, stem: Path) -> list[Path]:
+    """Draw a figure of selected runs and return the files written, `stem`.png and `stem`.pdf."""
     figure = draw(name, frame)
     with context():
-        return _page.save(figure, out / name)
+        return _page.save(figure, stem)
 
 
 def write_incumbents(found: Sequence[_incumbents.Search], out: Path) -> list[Path]:
@@ -86,18 +89,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _possible(frame: pd.DataFrame) -> list[str]:
-    """Return the figures that the runs have something for; the log says why the others are left out."""
-    names = []
-    wanted = {name: drawing for name, drawing in FIGURES.items() if name not in ON_REQUEST}
-    for name, drawing in wanted.items():
-        try:
-            drawing.caption(frame)
-        except ValueError as error:
-            log.warning("no figure %s: %s", name, error)
-        else:
-            names.append(name)
-    return names
+def _possible(names: Sequence[str], parts: Parts) -> list[tuple[str, str]]:
+    """Return the figures, each with the suffix of a part, for which the runs have something.
+
+    The log says why others are left out.
+
+    Raises:
+        ValueError: of a figure asked for by name, no part has anything.
+    """
+    found, reasons = [], dict[str, str]()
+    for suffix, part in parts.items():
+        for name in names or [name for name in FIGURES if name not in ON_REQUEST]:
+            try:
+                FIGURES[name].caption(part)
+            except ValueError as error:
+                reasons[name + suffix] = str(error)
+            else:
+                found.append((name, suffix))
+    for name in names:
+        if not any(name == other for other, _ in found):
+            raise ValueError(reasons[name + next(iter(parts))])
+    for stem, reason in reasons.items():
+        log.warning("no figure %s: %s", stem, reason)
+    return found
 
 
 def _written(options: argparse.Namespace) -> Iterator[Path]:
@@ -108,9 +122,9 @@ def _written(options: argparse.Namespace) -> Iterator[Path]:
     own, tables = [name for name in options.figure if name != TABULAR], TABULAR in options.figure
     found = _incumbents.searches(options.results) if tables or not options.figure else []
     if own or not (tables or (found and not (options.results / "runs").is_dir())):
-        frame = _command.selected(options)
-        for name in own or _possible(frame):
-            yield from write(name, frame, options.out)
+        parts = _command.selected_by_dataset(options)
+        for name, suffix in _possible(own, parts):
+            yield from write(name, parts[suffix], options.out / f"{name}{suffix}")
     if tables or found:
         yield from _written_incumbents(found, options, needed=tables)
 
@@ -118,9 +132,8 @@ def _written(options: argparse.Namespace) -> Iterator[Path]:
 def _written_incumbents(
     found: Sequence[_incumbents.Search], options: argparse.Namespace, *, needed: bool
 ) -> Iterator[Path]:
-    methods = [] if options.methods == "all" else options.methods.split(",")
     try:
-        chosen = _incumbents.select(found, options.space, methods, _command.where(options.where))
+        chosen = _incumbents.select(found, options.space, _command.methods(options), _command.where(options))
     except ValueError as error:
         if needed:
             raise

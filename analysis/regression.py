@@ -74,9 +74,8 @@ def _measured(options: argparse.Namespace) -> dict[_baseline.Name, _baseline.Ent
     found = runs(options.results)
     if not any(run.finished and run.records for run in found):
         raise Absent(f"no finished runs under {options.results / 'runs'}; python -m bench.run makes some")
-    methods = [] if options.methods == "all" else options.methods.split(",")
     try:
-        chosen = select(tidy(found), options.space, methods, _command.where(options.where))
+        chosen = select(tidy(found), options.space, _command.methods(options), _command.where(options))
     except ValueError as error:
         raise Absent(str(error)) from error
     return _baseline.summarise(chosen, found)

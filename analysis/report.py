@@ -1,7 +1,8 @@
 """Write a report of results: python -m analysis.report [--results results] [--out report].
 
 One HTML file, report.html, with every figure as inline SVG, tables that sort and filter, protocol, warnings, runs and
-environments. It loads nothing from anywhere. Equal records give equal bytes in the same environment. Exit code 2 with
+environments. Where runs of one space are of several datasets, each has figures and tables of its own. It loads nothing
+from anywhere. Equal records give equal bytes in the same environment. Exit code 2 with
 one sentence when there is nothing to report or the runs must not stand together.
 """
 
@@ -9,6 +10,8 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+
+import pandas as pd
 
 from analysis import _command, _html, _sections
 from analysis._files import put
@@ -22,14 +25,15 @@ def document(options: argparse.Namespace) -> str:
         ValueError: there are none, or they must not stand together.
     """
     found = runs(options.results)
-    frame = _command.chosen(tidy(found), options)
+    parts = _command.chosen_by_dataset(tidy(found), options)
+    frame = pd.concat(list(parts.values()), ignore_index=True)
     names = set(frame["run"])
     shown = [run for run in found if run.folder.name in names]
-    parts = [
-        _sections.head(frame), _sections.protocol(frame), _sections.warnings(frame, shown), _sections.drawn(frame),
-        _sections.tabulated(frame), _sections.every_run(frame), _sections.environments(shown),
+    sections = [
+        _sections.head(frame), _sections.protocol(parts), _sections.warnings(parts, shown), _sections.drawn(parts),
+        _sections.tabulated(parts), _sections.every_run(parts), _sections.environments(shown),
     ]  # fmt: skip
-    return _html.page("Stability of architecture search", "\n".join(parts))
+    return _html.page("Stability of architecture search", "\n".join(sections))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

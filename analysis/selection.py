@@ -29,38 +29,47 @@ def select(
         ValueError: an unknown space, method, field or value; several protocols, or several runs of one seed, in one
             space.
     """
-    where = where or {}
-    frame = keep(frame, spaces, methods)
+    return _labelled(*_narrowed(frame, spaces, methods, where or {}))
+
+
+def select_by_dataset(
+    frame: pd.DataFrame, spaces: Sequence[str] = (), methods: Sequence[str] = (), where: Where | None = None
+) -> dict[str, pd.DataFrame]:
+    """Return `select`'s rows by dataset: parts that may each stand in one panel, by a suffix for the names of files.
+
+    Spaces of one dataset stay together, without a suffix; of a space with several, each dataset is apart (`-cifar10`),
+    also where the user names several. No suffix either where only one part is left.
+
+    Raises:
+        ValueError: as `select`, within one dataset.
+    """
+    frame, named = _narrowed(frame, spaces, methods, where or {})
+    several = frame.groupby("space")["dataset"].transform("nunique") > 1
+    parts = {"": frame[~several]} if not several.all() else {}
+    parts |= {f"-{dataset}": part for dataset, part in frame[several].groupby("dataset")}
+    return {suffix: _labelled(part, named) for suffix, part in parts.items()}
+
+
+def _narrowed(
+    frame: pd.DataFrame, spaces: Sequence[str], methods: Sequence[str], where: Where
+) -> tuple[pd.DataFrame, set[str]]:
+    """Return the rows of the chosen runs, and the columns that `where` names."""
+    frame = _keep(_keep(frame, "space", spaces), "method", methods)
     columns = {field: _column(frame, field) for field in where}
     for field, values in where.items():
         frame = _keep_where(frame, columns[field], values)
     if frame.empty:
         raise ValueError("no run meets all of the chosen spaces, methods and values of --where")
-    named = set(columns.values())
+    return frame, set(columns.values())
+
+
+def _labelled(frame: pd.DataFrame, named: set[str]) -> pd.DataFrame:
+    """Return rows with a `label` column, once it is sure that they may stand together."""
     for space in space_order(frame):
         _refuse_mixed(frame[frame["space"] == space], space, named)
     frame = frame.assign(label=_labels(frame, named))
     _refuse_twice(frame)
     return frame
-
-
-def keep(frame: pd.DataFrame, spaces: Sequence[str], methods: Sequence[str]) -> pd.DataFrame:
-    """Return the rows of some spaces and methods; empty choices keep everything.
-
-    Raises:
-        ValueError: there are no runs of one of them.
-    """
-    return _keep(_keep(frame, "space", spaces), "method", methods)
-
-
-def by_dataset(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return rows that may stand in one panel as far as datasets go, by a suffix for the names of files.
-
-    Spaces of one dataset stay together, without a suffix; of several, each dataset is apart: `-cifar10`.
-    """
-    several = frame.groupby("space")["dataset"].transform("nunique") > 1
-    parts = {"": frame[~several]} if not several.all() else {}
-    return parts | {f"-{dataset}": part for dataset, part in frame[several].groupby("dataset")}
 
 
 def space_order(frame: pd.DataFrame) -> list[str]:
@@ -115,6 +124,12 @@ def _keep_where(frame: pd.DataFrame, column: str, values: Sequence[str]) -> pd.D
 def _refuse_mixed(frame: pd.DataFrame, space: str, named: set[str]) -> None:
     """Raise unless all runs of a space share every protocol field that the user did not name."""
     heads = one_per_run(frame)
+    datasets = heads["dataset"].value_counts().sort_index()
+    if len(datasets) > 1:
+        raise ValueError(
+            f"runs in space {space} are of several datasets: {_counted(datasets)}; choose one with --dataset, for "
+            f"example --dataset {datasets.idxmax()}"
+        )
     differing = {}
     for column in protocol_columns(frame):
         if column in BESIDES:

@@ -1,7 +1,9 @@
 """Accuracies on several datasets: looked up by the run, side by side in one table."""
 
 import json
+import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from test_analysis_study import record, spec, write_run
 from tests import benches
 
-from analysis import _datasets, tables
+from analysis import _command, _datasets, _sections, figures, predict, report, tables
 from analysis.load import runs, tidy
 from analysis.selection import select
 from bench import spaces
@@ -84,9 +86,104 @@ def test_datasets_of_several_are_refused_beside_others(tmp_path: Path, capsys: p
         found_on(tmp_path, "gdas", dataset, [0.9])
     arguments = ["--results", str(tmp_path), "--out", str(tmp_path / "out")]
     assert tables.main([*arguments, "--others", str(tmp_path)]) == 2
-    assert "expected --where dataset=… beside --others" in capsys.readouterr().err
+    assert "expected --dataset NAME beside --others" in capsys.readouterr().err
     assert tables.main([*arguments, "--where", "dataset=cifar10"]) == 0
     assert "datasets-nb201.md" in capsys.readouterr().out
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> list[str]:
+    """Options of runs on nb201 on two datasets, on the second also an ablation, and on s1 on one."""
+    for dataset in ("cifar10", "cifar100"):
+        found_on(tmp_path, "gdas", dataset, [0.9, 0.8])
+    for lr in (0.2, 0.3):
+        more = {"settings": {"lr": lr}, "dataset": "cifar100", "benchmark": "paper", "data": "fingerprint of cifar100"}
+        folder = write_run(tmp_path, spec("nb201", "darts", 0, signature=f"lr{lr}", **more), [record(0), record(1)])
+        table = json.loads((folder / "table.json").read_text())
+        (folder / "table.json").write_text(json.dumps(table | {"digest": "table of cifar100"}))
+    write_run(tmp_path, spec("s1", "darts", 0), [record(0), record(1)])
+    return ["--results", str(tmp_path), "--out", str(tmp_path / "out")]
+
+
+def test_every_dataset_of_a_space_is_drawn_apart(
+    two: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(figures, "write", lambda _name, _frame, stem: [stem])
+
+    def drawn(*more: str) -> set[str]:
+        assert figures.main([*two, "--figure", *more]) == 0
+        return {Path(line).name for line in capsys.readouterr().out.split()}
+
+    assert drawn("regret") == {"regret", "regret-cifar10", "regret-cifar100"}
+    both = ["--where", "dataset=cifar10", "dataset=cifar100"]
+    assert drawn("regret", *both) == {"regret-cifar10", "regret-cifar100"}
+    assert drawn("regret", "--dataset", "cifar100") == {"regret"}
+    assert drawn("regret", "--space", "s1") == {"regret"}
+    assert drawn("ablation") == {"ablation-cifar100"}  # the other datasets have nothing of it
+
+
+def test_a_panel_and_its_caption_are_of_one_dataset(two: list[str]) -> None:
+    parts = _command.selected_by_dataset(figures._parser().parse_args(two))
+    for suffix, dataset in (("", "digits"), ("-cifar10", "cifar10"), ("-cifar100", "cifar100")):
+        assert set(parts[suffix]["dataset"]) == {dataset}
+        text = " ".join(figures.draw("regret", parts[suffix]).texts[0].get_text().split())
+        assert f"dataset {dataset}," in text
+
+
+def test_the_report_has_a_section_for_every_dataset(two: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "FIGURES", {"regret": figures.FIGURES["regret"]})
+    monkeypatch.setattr(_sections, "DEFAULT", ("accuracy",))
+    assert report.main(two) == 0
+    text = (Path(two[-1]) / "report.html").read_text()
+    ids = re.findall(r'id="([^"]+)"', text)
+    assert len(set(ids)) == len(ids)
+    for part in (
+        "<h3>Regret</h3>", "<h3>Regret, cifar10</h3>", "<h3>Regret, cifar100</h3>", "digits, benchmark embedded",
+        'aria-label="regret, nb201, cifar100"', 'id="accuracy-nb201-cifar10"', 'id="accuracy-s1"', ">dataset</button>",
+        'id="datasets-nb201"', "Cell selected at the end, nb201, cifar100", 'data-value="cifar100"',
+    ):  # fmt: skip
+        assert part in text
+    assert report.main([*two, "--dataset", "cifar10"]) == 0
+    text = (Path(two[-1]) / "report.html").read_text()
+    assert "<h3>Regret</h3>" in text
+    assert not re.search(r"dataset cifar100|>dataset</button>|digits", text)
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--dataset", "svhn"], "no run has dataset=svhn; there are cifar10, cifar100, digits"),
+        (["--dataset", "digits", "--space", "nb201"], "no run has dataset=digits; there are cifar10, cifar100"),
+        (["--dataset", "cifar10", "--where", "dataset=digits"], "expected --dataset or --where dataset=…, got both"),
+        (["--dataset", "cifar10", "--others", "."], None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("command", [figures, report, tables, predict])
+def test_an_impossible_choice_of_a_dataset_is_one_sentence(
+    command: ModuleType, more: list[str], sentence: str | None, two: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main([*two, *more]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert sentence is None or error == f"{command.__name__}: {sentence}\n"
+    assert not Path(two[-1]).exists()
+
+
+def test_an_impossible_figure_is_refused_before_any_is_drawn(
+    two: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert figures.main([*two, "--figure", "regret", "landscape"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not Path(two[-1]).exists()
+
+
+def test_one_statement_of_several_datasets_is_refused(two: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for more in ([], ["--where", "dataset=cifar10", "dataset=cifar100"]):
+        assert predict.main([*two, *more]) == 2
+        assert capsys.readouterr().err == (
+            "analysis.predict: runs in space nb201 are of several datasets: cifar10 (2 runs), cifar100 (4 runs); "
+            "choose one with --dataset, for example --dataset cifar100\n"
+        )
 
 
 @pytest.fixture
