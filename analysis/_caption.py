@@ -31,10 +31,12 @@ OPTIONAL = {
 }
 
 
-def lambda_definition(frame: pd.DataFrame) -> str:
-    """Return what λ is, with the size of the probe and the loss."""
+def lambda_definition(frame: pd.DataFrame, listed: int | None = None) -> str:
+    """Return what λ is, with the size of the probe and the loss, the latter of at most so many methods."""
     heads = one_per_run(frame)
     probe = _by_space(heads, "spec.probe_size") if "spec.probe_size" in heads else "an unrecorded number of"
+    if listed is not None and frame["label"].nunique() > listed:
+        return joined(LAMBDA.format(probe=probe), "Of which loss each Hessian is, the stability table says.")
     return joined(LAMBDA.format(probe=probe), losses(frame))
 
 

@@ -91,11 +91,15 @@ def scatter_caption(found: pd.DataFrame) -> str:
     return _caption.joined(
         "Each small marker is a run: test regret of the cell selected at the end against λ of the last epoch that has "
         "one. Large markers with lines: mean over seeds and 95 % bootstrap interval of both.",
-        _caption.lambda_definition(found),
+        _caption.lambda_definition(found, listed=LISTED),
         _caption.protocol(found),
         _few(found),
         f"Not drawn: {missing}." if missing else "",
     )
+
+
+LISTED = 9
+"""Up to so many methods a caption says of each of which loss its Hessian is."""
 
 
 def _why_no_pair(rows: pd.DataFrame) -> str:

@@ -106,15 +106,19 @@ def drawn(parts: Parts) -> str:
 
 
 def _figure(name: str, suffix: str, frame: pd.DataFrame) -> str:
-    drawing, title = figures.FIGURES[name], NAMES.get(name, name) + _of(suffix, ", {}")
+    title = escape(NAMES.get(name, name) + _of(suffix, ", {}"))
     try:
-        text = drawing.caption(frame)
+        shown = figures.pages(name, frame)
     except ValueError as error:
-        return f'<h3>{escape(title)}</h3><p class="quiet">Not drawn: {escape(str(error))}.</p>'
+        return f'<h3>{title}</h3><p class="quiet">Not drawn: {escape(str(error))}.</p>'
+    return f"<h3>{title}</h3>" + "\n".join(_page_of(name, suffix, part) for part in shown)
+
+
+def _page_of(name: str, suffix: str, frame: pd.DataFrame) -> str:
     panels = [_panel(name, suffix, space, frame[frame["space"] == space]) for space in space_order(frame)]
     return (
-        f'<h3>{escape(title)}</h3><figure><div class="panels">{"".join(panels)}</div>'
-        f"<figcaption>{escape(text)}</figcaption></figure>"
+        f'<figure><div class="panels">{"".join(panels)}</div>'
+        f"<figcaption>{escape(figures.FIGURES[name].caption(frame))}</figcaption></figure>"
     )
 
 

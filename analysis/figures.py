@@ -1,7 +1,8 @@
 """Draw figures from results: python -m analysis.figures [--results results] [--out figures] [--figure NAME ...].
 
 Each figure has one column of panels a space and is written as PNG and as PDF; equal records give equal bytes in the
-same environment. Exit code 2 with one sentence when there is nothing to draw or the runs must not stand together.
+same environment. Of more than `CROWD` methods it is several numbered figures, of one method of every colour each. Exit
+code 2 with one sentence when there is nothing to draw or the runs must not stand together.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import _ablation, _cell_graphs, _columns, _command, _incumbents, _kinds, _page
-from analysis.style import context
+from analysis.style import COLOURS, context, styles
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,34 @@ Parts = Mapping[str, pd.DataFrame]
 """Suffix of file names to the runs that may stand in one panel (`selection.select_by_dataset`)."""
 
 
+CROWD, FEW = 9, len(COLOURS)
+WHOLE = ("lambda_regret", "ablation")
+"""Never divided: what these show is between methods."""
+
+
+def pages(name: str, frame: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the runs of each figure that a figure of many methods is divided into, those with something to show.
+
+    Raises:
+        ValueError: none has.
+    """
+    labels = list(styles(frame["label"]))
+    crowded = len(labels) > CROWD and name not in WHOLE
+    parts = [labels[i : i + FEW] for i in range(0, len(labels), FEW)] if crowded else [labels]
+    found, reasons = [], []
+    for part in parts:
+        shown = frame[frame["label"].isin(part)]
+        try:
+            FIGURES[name].caption(shown)
+        except ValueError as error:
+            reasons.append(error)
+        else:
+            found.append(shown)
+    if not found:
+        raise reasons[0]
+    return found
+
+
 def draw(name: str, frame: pd.DataFrame) -> Figure:
     """Return a figure of selected runs with its caption.
 
@@ -64,10 +93,15 @@ def draw(name: str, frame: pd.DataFrame) -> Figure:
 
 
 def write(name: str, frame: pd.DataFrame, stem: Path) -> list[Path]:
-    """Draw a figure of selected runs and return the files written, `stem`.png and `stem`.pdf."""
-    figure = draw(name, frame)
-    with context():
-        return _page.save(figure, stem)
+    """Draw a figure of selected runs and return the files written, `stem`.png and .pdf or `stem`-1 and so on."""
+    shown = pages(name, frame)
+    stems = [stem] if len(shown) == 1 else [stem.with_name(f"{stem.name}-{i + 1}") for i in range(len(shown))]
+    written = []
+    for one, part in zip(stems, shown, strict=True):
+        figure = draw(name, part)
+        with context():
+            written += _page.save(figure, one)
+    return written
 
 
 def write_incumbents(found: Sequence[_incumbents.Search], out: Path) -> list[Path]:
@@ -101,7 +135,7 @@ def _possible(names: Sequence[str], parts: Parts) -> list[tuple[str, str]]:
     for suffix, part in parts.items():
         for name in names or [name for name in FIGURES if name not in ON_REQUEST]:
             try:
-                FIGURES[name].caption(part)
+                pages(name, part)
             except ValueError as error:
                 reasons[name + suffix] = str(error)
             else:
