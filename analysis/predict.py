@@ -168,7 +168,7 @@ def comma_separated(found: Sequence[Prediction]) -> str:
 
 
 def markdown(found: Sequence[Prediction]) -> str:
-    """Return one table a space, a row a measure and statistic, a column a scope."""
+    """Return two tables a space: every statistic over methods and runs, and Spearman's correlation of each method."""
     return "\n".join(_space(space, [one for one in found if one.space == space]) for space in _spaces(found))
 
 
@@ -177,17 +177,25 @@ def _spaces(found: Sequence[Prediction]) -> list[str]:
 
 
 def _space(space: str, found: Sequence[Prediction]) -> str:
-    scopes = list(dict.fromkeys(one.scope for one in found))
-    scopes.sort(key=lambda scope: SUMMARIES.index(scope) if scope in SUMMARIES else -1)
     cells = {(one.measure, one.statistic, one.scope): _cell(one) for one in found}
     rows = list(dict.fromkeys((one.measure, one.statistic) for one in found))
-    lines = [["λ", "statistic", *scopes], ["---"] * (len(scopes) + 2)]
-    lines += [[*row, *(cells.get((*row, scope), "–") for scope in scopes)] for row in rows]
-    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"### λ and final test regret, {space}\n\n{body}\n\n{CAPTION}\n"
+    over_all = [[*row, *(cells.get((*row, scope), "–") for scope in SUMMARIES)] for row in rows]
+    measures = list(dict.fromkeys(one.measure for one in found))
+    methods = [scope for scope in dict.fromkeys(one.scope for one in found) if scope not in SUMMARIES]
+    each = [[method, *(cells.get((name, EACH, method), "–") for name in measures)] for method in methods]
+    more = "The other statistics of each method: predict.csv."
+    return (
+        f"### λ and final test regret, {space}\n\n{_table(['λ', 'statistic', *SUMMARIES], over_all)}\n\n{CAPTION}\n\n"
+        f"{_table([f'{EACH}, over the seeds of', *measures], each)}\n\n{more}\n"
+    )
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *rows])
 
 
 SUMMARIES = ("within", "between", "all runs")
+EACH = "Spearman"
 CAPTION = (
     "Rank correlation [95 % bootstrap interval] (n runs; methods for `between`); positive: larger λ, larger regret. "
     "Partial: given the entropy of the choices at the end. A dash: not enough runs, or a quantity that does not vary."

@@ -142,7 +142,9 @@ def test_the_command_writes_what_it_prints(tmp_path: Path, capsys: pytest.Captur
     assert predict.main(["--results", str(tmp_path), "--out", str(out), "--space", "s1"]) == 0
     printed = capsys.readouterr().out
     assert (out / "predict.md").read_text() == printed
-    assert "| λ | statistic | darts | gdas | within | between | all runs |" in printed
+    assert "| λ | statistic | within | between | all runs |" in printed
+    assert "| Spearman, over the seeds of | lambda_level |" in printed
+    assert [line.split("|")[1].strip() for line in printed.splitlines()].count("gdas") == 1
     assert pd.read_csv(out / "predict.csv")["scope"].nunique() == 5
 
 
