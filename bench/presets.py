@@ -117,6 +117,9 @@ _NATS_RANKING: Mapping[str, Any] = {
     "ranking.every_epoch": False,
 }
 
+# The authors of SmoothDARTS search NAS-Bench-201 with the optimiser of DARTS.
+_SMOOTH_SGD: Mapping[str, Any] = {"weights.weight_decay": 3e-4, "weights.nesterov": False, "weights.clip": 5.0}
+
 # NATS-Bench, weight-sharing configuration: Nesterov, weight decay 5e-4, no clipping; ranking of 100 cells on one batch.
 # Methods that were published with an optimiser of their own on this space or on the one of DARTS keep it.
 _PAPER_NB201: Overrides = {
@@ -125,6 +128,8 @@ _PAPER_NB201: Overrides = {
     "enas": {**_NATS_ENAS, **_NATS_RANKING},
     "setn": _NATS_RANKING,
     "rdarts_l2": {"weights.weight_decay": 27e-4},
+    "sdarts_rs": _SMOOTH_SGD,
+    "sdarts_adv": _SMOOTH_SGD,
     "dropnas": {"weights.weight_decay": 3e-4, "weights.nesterov": False, "weights.clip": 3.0},
     "dso_nas": {"weights.weight_decay": 1e-4, "weights.clip": 5.0},
     "lambda_darts": _LAMBDA,

@@ -25,10 +25,16 @@ def of(benchmark: str, space: str, method: Method) -> Any:
     return functools.reduce(replace_settings, both, settings)
 
 
-@pytest.mark.parametrize("name", ["dropnas", "dso_nas"])
+@pytest.mark.parametrize("name", ["dropnas", "dso_nas", "sdarts_rs", "sdarts_adv"])
 def test_an_optimiser_of_its_own_stays_on_nb201(name: str) -> None:
     own, found = METHODS[name].settings().weights, of("paper", "nb201", METHODS[name]).weights
     assert (found.weight_decay, found.clip, found.nesterov) == (own.weight_decay, own.clip, own.nesterov)
+
+
+@pytest.mark.parametrize("name", ["sdarts_rs", "sdarts_adv"])
+def test_smooth_darts_has_its_authors_optimiser_on_nb201(name: str) -> None:
+    found = of("paper", "nb201", METHODS[name]).weights
+    assert (found.weight_decay, found.clip, found.nesterov) == (3e-4, 5.0, False)
 
 
 def test_darts_has_nats_benchs_optimiser_on_nb201() -> None:
