@@ -63,7 +63,9 @@ def _supernets(console: Console, requests: Sequence[Request]) -> Callable[[], in
     for request in requests:
         chosen = variants.methods(request)
         bench = setup.prepare(request)
-        plans.append(plan(bench, [variant for method in chosen for variant in variants.variants(bench, method)]))
+        asked = [variant for method in chosen for variant in variants.variants(bench, method)]
+        variants.check_networks(bench, asked)
+        plans.append(plan(bench, asked))
         worker.share(bench, decided(bench))
 
     def work() -> int:

@@ -18,7 +18,7 @@ from bench.search import Stack
 from bench.spaces.base import NetworkSize, Space
 from bench.spec import RunSpec
 from bench.tables.table import Reference
-from searchers.base import Horizon
+from searchers.base import Horizon, SupernetOptions
 from searchers.entry import Method
 
 
@@ -70,7 +70,7 @@ def stack(bench: Bench, method: Method, runs: tuple[RunSpec, ...]) -> Stack:
     spec, seeds = runs[0], tuple(run.seed for run in runs)
     lab = Lab(
         space=bench.space,
-        size=NetworkSize(spec.channels, spec.cells, bench.dataset.search.images.shape[1], bench.dataset.classes),
+        size=_size(bench, spec),
         seeds=seeds,
         feed=Feed(
             bench.dataset,
@@ -85,6 +85,20 @@ def stack(bench: Bench, method: Method, runs: tuple[RunSpec, ...]) -> Stack:
         probe_size=spec.probe_size,
     )
     return Stack(runs, method, lab, bench.truth)
+
+
+def check_network(bench: Bench, spec: RunSpec, options: SupernetOptions) -> None:
+    """Raise where the space has no such network at the size of a run; takes neither memory nor random numbers.
+
+    Raises:
+        ValueError: an option does not fit.
+    """
+    with torch.device("meta"):
+        bench.space.supernet(_size(bench, spec), 1, options)
+
+
+def _size(bench: Bench, spec: RunSpec) -> NetworkSize:
+    return NetworkSize(spec.channels, spec.cells, bench.dataset.search.images.shape[1], bench.dataset.classes)
 
 
 def table_facts(truth: Truth | None) -> dict[str, Any] | None:

@@ -11,8 +11,9 @@ from bench.metrics.native import NativeSettings
 from bench.metrics.ranking import RankingProbe
 from bench.presets import Preset
 from bench.request import Request, Settings, grid
-from bench.setup import Bench
+from bench.setup import Bench, check_network
 from bench.spec import RunSpec, replace_settings
+from searchers.base import SupernetOptions
 from searchers.entry import Method
 from searchers.registry import METHODS, SELECTIONS, find
 from searchers.tabular.registry import TABLE_METHODS
@@ -103,6 +104,28 @@ def variants(bench: Bench, method: Method) -> list[Variant]:
         found.setdefault(runs[0].signature, Variant(method, runs, changes, note))
     alone = len(found) == 1
     return [variant._replace(note="") if alone else variant for variant in found.values()]
+
+
+def check_networks(bench: Bench, chosen: Sequence[Variant]) -> None:
+    """Raise where a variant asks for a network that the space has not at the benchmark's size.
+
+    Raises:
+        ValueError: the first of them, with what to do.
+    """
+    fit: set[SupernetOptions] = set()
+    for variant in chosen:
+        spec = variant.specs[0]
+        for options in variant.method.networks(spec.settings):
+            if options in fit:
+                continue
+            try:
+                check_network(bench, spec, options)
+            except ValueError as error:
+                raise ValueError(
+                    f"{bench.space.name} {variant.label}: {error}; change it with --set {variant.method.name}.…, the "
+                    "network with --channels or --cells, or leave the method out"
+                ) from error
+            fit.add(options)
 
 
 def specs(bench: Bench, method: Method, changes: Settings | None = None) -> tuple[RunSpec, ...]:

@@ -85,7 +85,11 @@ def staged(name: str, method: Method, selection: Selection) -> Method:
 
     source = f"{method.source}; {selection.source}"
     passes = method.passes_per_step
-    return Method(name, settings, build, source, passes, policy, evaluated, selection.published, method)
+    networks = method.networks
+    return Method(
+        name, settings, build, source, passes, policy, evaluated, selection.published, method,
+        lambda settings: networks(settings.search),
+    )  # fmt: skip
 
 
 def searching(share: float, epochs: int) -> int:

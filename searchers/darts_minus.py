@@ -62,4 +62,11 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     return Bilevel(recipe, settings.weights, settings.arch, resources)
 
 
-METHOD = Method("darts_minus", Settings, build, "Chu et al. (2021), DARTS-", passes_per_step=2.0)
+METHOD = Method(
+    "darts_minus",
+    Settings,
+    build,
+    "Chu et al. (2021), DARTS-",
+    passes_per_step=2.0,
+    networks=lambda _settings: (SupernetOptions(auxiliary_skip=True),),
+)

@@ -77,4 +77,5 @@ METHOD = Method(
     "Yang et al. (2021), EnTranNAS",
     passes_per_step=1.3,
     published=Published(50, "DARTS' protocol; from memory of the paper"),
+    networks=lambda settings: (SupernetOptions(shared_features=settings.share_features),),
 )

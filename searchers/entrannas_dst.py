@@ -96,4 +96,5 @@ METHOD = Method(
     "Yang et al. (2021), EnTranNAS-DST",
     passes_per_step=1.7,
     published=Published(50, "DARTS' protocol; from memory of the paper"),
+    networks=lambda settings: (SupernetOptions(shared_features=settings.share_features),),
 )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from searchers.base import DataPolicy, Group, Resources, Searcher, TableResources, TableSearcher
+from searchers.base import DataPolicy, Group, Resources, Searcher, SupernetOptions, TableResources, TableSearcher
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class Method:
         published: None where no publication is known to state the horizon.
         search: the method that searches first, where this one is a search and a selection; its settings are the field
             `search` of this one's.
+        networks: settings to what is built into the networks that the searcher asks for, but for groups that they
+            only carry; every network is tried before anything is searched.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Method:
     evaluated: Callable[[Any, Extent], float] = lambda _settings, _extent: 0.0
     published: Published | None = None
     search: "Method | None" = None
+    networks: Callable[[Any], tuple[SupernetOptions, ...]] = lambda _settings: (SupernetOptions(),)
 
 
 @dataclass(frozen=True)

@@ -57,17 +57,22 @@ def policy(settings: Settings) -> DataPolicy:
     return DataPolicy(batch_size=lambda _epoch, base: settings.batch_size or base)
 
 
+def network(settings: Settings) -> SupernetOptions:
+    """Return what is built into the network."""
+    return SupernetOptions(settings.partial_channels, settings.edge_weights)
+
+
 def build(settings: Settings, resources: Resources) -> Bilevel:
     """Return the searcher."""
     if not 0 <= settings.warm_up <= 1:
         raise ValueError(f"expected a warm_up in [0, 1], got {settings.warm_up}")
     parts = settings.partial_channels
-    network = "" if parts == 1 else f", of a network whose mixtures act on 1/{parts} of the channels"
+    of = "" if parts == 1 else f", of a network whose mixtures act on 1/{parts} of the channels"
     recipe = Recipe(
-        hessian_of=f"validation cross-entropy through the softmax relaxation{network}",
+        hessian_of=f"validation cross-entropy through the softmax relaxation{of}",
         warm_up=settings.warm_up,
         policy=policy(settings),
-        options=SupernetOptions(settings.partial_channels, settings.edge_weights),
+        options=network(settings),
     )
     return Bilevel(recipe, settings.weights, settings.arch, resources)
 
@@ -80,4 +85,5 @@ METHOD = Method(
     passes_per_step=1.8,
     policy=policy,
     published=Published(100, "NAS-Bench-1Shot1, whose settings are the defaults"),
+    networks=lambda settings: (network(settings),),
 )

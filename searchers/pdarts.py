@@ -163,4 +163,5 @@ METHOD = Method(
     passes_per_step=1.7,
     policy=policy,
     published=Published(75, "three stages of 25, the authors' code, DARTS' space"),
+    networks=lambda settings: tuple(SupernetOptions(depth=depth) for depth in settings.depth),
 )

@@ -161,4 +161,5 @@ METHOD = Method(
     passes_per_step=0.5,
     policy=lambda _settings: UNTRAINED,
     evaluated=evaluated,
+    networks=lambda settings: (PROXIES[settings.proxy].options,),
 )

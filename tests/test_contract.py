@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bench.lab import Lab
 from bench.metrics import cell, curvature
-from searchers.base import Active, Choices, Searcher
+from searchers.base import Active, Choices, Searcher, SupernetOptions
 from searchers.entry import Method
 from searchers.registry import METHODS
 
@@ -278,6 +278,18 @@ def spread() -> Iterator[ParameterSet]:
 @pytest.mark.parametrize(("method", "space"), list(spread()))
 def test_stacked_is_alone_on_a_real_space(method: Method, space: str) -> None:
     check_stacked_is_alone(method, space)
+
+
+@methods
+def test_the_entry_declares_what_is_built_into_networks(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[SupernetOptions] = []
+    build = Lab.build
+    monkeypatch.setattr(Lab, "build", lambda lab, options: built.append(options) or build(lab, options))
+    for settings in (method.settings(), labs.quick(method)):
+        built.clear()
+        method.build(settings, labs.make(channels=4))
+        assert built
+        assert {dataclasses.replace(options, groups=()) for options in built} <= set(method.networks(settings))
 
 
 @methods

@@ -444,6 +444,12 @@ def test_a_method_that_fails_leaves_its_reason_and_the_others_go_on(
         (["--epochs", "0"], "error: expected a positive whole number or published for epochs, got 0"),
         (["--probe-size", "5"], "error: expected a probe of 10 to 20 images"),
         (["--benchmark", "paper", "--space", "s1"], "error: expected CIFAR-10's batches in"),
+        (
+            ["--methods", "darts,pc_darts", "--channels", "6"],
+            "error: toy pc_darts: expected partial_channels to divide the 6 channels of a cell, got 4; change it with",
+        ),
+        (["--methods", "pdarts", "--set", "pdarts.depth=[0.5, 1, 2]"], "error: toy pdarts: expected a depth, a share"),
+        (["--methods", "pc_darts+perturbation", "--channels", "6"], "error: toy pc_darts+perturbation: expected part"),
         (["--bogus"], "error: unrecognized arguments: --bogus"),
     ],
 )
