@@ -1,6 +1,8 @@
 """The embedded digits: the same bytes everywhere, balanced classes, no source digit in two parts."""
 
 import hashlib
+import subprocess
+import sys
 from itertools import combinations
 
 import numpy as np
@@ -44,6 +46,21 @@ def test_parts_have_the_recipe_s_sizes_and_balanced_classes() -> None:
     assert [part.bincount().tolist() for part in parts] == [[2] * 10, [2] * 10, [2] * 10, [3] * 10]
     assert not set(dataset.train_indices.tolist()) & set(dataset.val_indices.tolist())
     assert not dataset.flip
+
+
+def test_the_file_holds_what_scikit_learn_s_function_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    ink, labels = digits._sources()
+    monkeypatch.setattr(digits.importlib.util, "find_spec", lambda _: None)
+    others = digits._sources()
+    assert len(labels) == 1797
+    np.testing.assert_array_equal(ink, others[0])
+    np.testing.assert_array_equal(labels, others[1])
+
+
+def test_the_digits_are_read_without_importing_scikit_learn() -> None:
+    code = "import sys; from bench.data import digits; digits._sources(); print('sklearn' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "False"
 
 
 def test_no_source_digit_is_in_two_parts_and_all_are_used() -> None:
