@@ -1,9 +1,8 @@
 """Fast supernets are plain ones (`plain_nets`) whatever they are built with and receive: maps, derivatives, addresses.
 
-In float64; options are off at random, so that cells have holes and dead ends.
+In float64; options are off at random, so that cells have holes and dead ends. No parameter has a special value: where
+nothing goes into a normalisation, a bias of zero would leave the side of the next ReLU to rounding.
 """
-
-from typing import Any
 
 import labs
 import numpy as np
@@ -18,7 +17,7 @@ from searchers._proxies import PROXIES, Name
 from searchers.base import Choices, ForwardInputs, Group, Supernet, SupernetOptions
 
 pytestmark = pytest.mark.usefixtures("unchecked")
-CELLS, SEEDS = 3, (3, 5, 8)
+CELLS, SEEDS, TOLERANCE = 3, (3, 5, 8), 1e-10
 BUILT = {
     "as it is": SupernetOptions(),
     "partial channels": SupernetOptions(partial_channels=2),
@@ -32,20 +31,28 @@ spaces = pytest.mark.parametrize("space", ["toy", "s1", "s2", "s3", "nb201"])
 
 
 def pair(lab: Lab, options: SupernetOptions) -> tuple[Supernet, Supernet]:
-    return lab.build(options), PlainLab(lab).build(options)
+    networks = lab.build(options), PlainLab(lab).build(options)
+    for network in networks:
+        for number, (name, value) in enumerate(network.named_parameters()):
+            offset = 1.0 if name.endswith("norm.weight") else 0.0
+            value.data.copy_(offset + 0.4 * normal(*value.shape, seed=100 + number))
+    return networks
 
 
-def some_active(groups: tuple[Group, ...], replicas: int, seed: int = 4) -> dict[str, np.ndarray]:
-    """Half of the options, and in every row of operations one at least."""
-    active = random_active(groups, CELLS, replicas, seed, chance=0.5)
-    active["op"][..., -1] |= ~active["op"].any(-1)
+def some_active(groups: tuple[Group, ...], seed: int = 4) -> dict[str, np.ndarray]:
+    """Half of the options, and in every row one at least."""
+    active = random_active(groups, CELLS, len(SEEDS), seed, chance=0.5)
+    for rows in active.values():
+        rows[..., -1] |= ~rows.any(-1)
     return active
 
 
-def received(network: Supernet, images: int, auxiliary: float) -> ForwardInputs:
-    replicas, rows = network.replicas, next(g.decisions for g in network.groups if g.name == "op")
-    keep = 0.5 + normal(CELLS, replicas, images, rows, seed=20).abs()
-    return ForwardInputs({"op": keep}, {"op": normal(CELLS, replicas, rows, seed=21)}, auxiliary)
+def received(network: Supernet, options: SupernetOptions) -> ForwardInputs:
+    """Everything a pass may receive together: who shifts has no weighted edges."""
+    rows = next(group.decisions for group in network.groups if group.name == "op")
+    keep = 0.5 + normal(CELLS, len(SEEDS), 5, rows, seed=20).abs()
+    shift = None if options.edge_weights else {"op": normal(CELLS, len(SEEDS), rows, seed=21)}
+    return ForwardInputs({"op": keep}, shift, 0.3 if options.auxiliary_skip else 0.0)
 
 
 def derivatives(network: Supernet, choices: Choices, inputs: ForwardInputs) -> dict[str, Tensor]:
@@ -68,14 +75,13 @@ def derivatives(network: Supernet, choices: Choices, inputs: ForwardInputs) -> d
 @pytest.mark.parametrize("some", [False, True], ids=["all", "some"])
 def test_both_are_one_function(space: str, options: SupernetOptions, some: bool) -> None:
     fast, plain = pair(labs.make(space, SEEDS), options)
-    active = some_active(fast.groups, len(SEEDS)) if some else None
-    choices = Choices(mixture(fast.groups, len(SEEDS), CELLS), active)
-    for inputs in (ForwardInputs(), received(fast, 5, 0.3 if options.auxiliary_skip else 0.0)):
+    choices = Choices(mixture(fast.groups, len(SEEDS), CELLS), some_active(fast.groups) if some else None)
+    for inputs in (ForwardInputs(), received(fast, options)):
         wanted, found = derivatives(plain, choices, inputs), derivatives(fast, choices, inputs)
         assert wanted.keys() == found.keys()
+        largest = max(value.abs().max() for value in wanted.values())
         for name, value in wanted.items():
-            scale = max(1.0, value.abs().max().item())
-            close(found[name] / scale, value / scale, 1e-11)
+            close(found[name] / largest, value / largest, TOLERANCE)
         assert found["op"].abs().max() > 1e-6
 
 
@@ -94,21 +100,16 @@ def test_what_a_parameter_belongs_to_and_what_is_live(space: str, options: Super
     assert 0 < found["op"].sum() < active["op"].sum()
 
 
-def scores(name: Name, lab: Lab, choices: Choices) -> list[Any]:
-    proxy = PROXIES[name]
-    return [proxy.score(network, choices, labs.fake_batch(len(SEEDS))) for network in pair(lab, proxy.options)]
-
-
 @pytest.mark.parametrize("space", ["toy", "s1", "nb201"])
 @pytest.mark.parametrize("name", list(PROXIES))
 @pytest.mark.parametrize("some", [False, True], ids=["all", "some"])
 def test_a_proxy_scores_both_alike(name: Name, space: str, some: bool) -> None:
-    """What it sees inside of a pass counts; images are those of the tests of searchers."""
-    lab = labs.make(space, SEEDS)
-    choices = Choices(mixture(lab.groups, len(SEEDS), CELLS), some_active(lab.groups, len(SEEDS)) if some else None)
+    """What it sees inside of a pass counts."""
     if name == "jacob_cov" and space != "nb201":
         pytest.skip("batch statistics cancel the sum of the scores that jacob_cov differentiates")
-    fast, plain = scores(name, lab, choices)
+    lab, proxy, batch = labs.make(space, SEEDS), PROXIES[name], labs.fake_batch(len(SEEDS))
+    choices = Choices(mixture(lab.groups, len(SEEDS), CELLS), some_active(lab.groups) if some else None)
+    fast, plain = (proxy.score(network, choices, batch) for network in pair(lab, proxy.options))
     assert fast.isfinite().all()
-    assert len(set(fast.tolist())) == len(SEEDS)
-    torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-10)
+    assert len(set(fast.tolist())) > 1  # a cell may have no way through it
+    torch.testing.assert_close(fast, plain, rtol=TOLERANCE, atol=TOLERANCE)
