@@ -1,6 +1,6 @@
 """Resources whose networks are plain ones: a loop over seeds, and what is used worked out path by path."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,6 +154,5 @@ class PlainLab:
     def probe(self) -> Batch:
         return self.lab.probe()
 
-    @property
-    def stream(self) -> Callable[[str, int], tuple[torch.Generator, ...]]:
-        return self.lab.stream
+    def stream(self, name: str, step: int) -> tuple[torch.Generator, ...]:
+        return self.lab.stream(name, step)
