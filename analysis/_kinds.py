@@ -150,7 +150,7 @@ KINDS = {
         3 * ("training loss (nats)",), "distance", _panels.alpha_distance, distance_caption, prepare=with_distances
     ),
     "landscape": Kind(
-        ("Δ validation loss, along λ's vector", "Δ validation loss, random"), "landscape", _landscape.slices,
+        _landscape.TITLES, "landscape", _landscape.slices,
         landscape_caption, prepare=_landscape.with_slices, marked=lambda _: False,
     ),
     "lambda_regret": Kind(

@@ -21,6 +21,9 @@ def with_slices(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(landscape=rises)
 
 
+TITLES = ("Δ loss along λ's vector", "Δ loss, random directions")
+
+
 def slices(axes: list[Axes], frame: pd.DataFrame, styles: Styles) -> None:
     """Draw the rise of the loss over t, along the eigenvector and, in the second panel, along random directions."""
     for label, rows in by_label(frame[frame["landscape"].notna()], styles):
@@ -29,8 +32,8 @@ def slices(axes: list[Axes], frame: pd.DataFrame, styles: Styles) -> None:
         eigen, random = np.stack([r[0] for _, r in found]), np.stack([r[1:].mean(0) for _, r in found])
         for ax, values in zip(axes, (eigen, random), strict=True):
             _draw(ax, t, values, styles[label], fading(styles))
-    for ax, what in zip(axes, ("along λ's vector", "random"), strict=True):
-        name(ax, "t (logits)", f"Δ validation loss, {what}")
+    for ax, title in zip(axes, TITLES, strict=True):
+        name(ax, "t (logits)", title)
 
 
 def _pairs(frame: pd.DataFrame) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 AGREEMENT = ("cells", "agreement", "modal", "same_decisions", "same_by_chance")
 
@@ -13,16 +13,18 @@ AGREEMENT = ("cells", "agreement", "modal", "same_decisions", "same_by_chance")
 def same_decisions(runs: pd.DataFrame) -> dict[str, float]:
     """Return the share of decisions on which pairs of seeds agree, and that of uniform draws.
 
-    Decisions with one option (thresholds, weights of edges) are left out.
+    Decisions with one option (thresholds, weights of edges), or with several strongest ones in any seed, are left out.
     """
     known = runs[runs["strongest"].notna()]
-    options = known["options"].iloc[0] if len(known) > 1 else np.zeros(0, dtype=np.int64)
-    choice = options > 1
-    if not choice.any():
-        return {"same_decisions": np.nan, "same_by_chance": np.nan}
-    strongest = np.stack(known["strongest"].to_list())[:, choice]
-    pairs = [(strongest[i] == strongest[j]).mean() for i in range(len(known)) for j in range(i)]
-    return {"same_decisions": float(np.mean(pairs)), "same_by_chance": float((1 / options[choice]).mean())}
+    nothing = {"same_decisions": np.nan, "same_by_chance": np.nan}
+    if len(known) < 2:
+        return nothing
+    options, strongest = known["options"].iloc[0], np.stack(known["strongest"].to_list())
+    made = (options > 1) & (strongest != TIED).all(0)
+    if not made.any():
+        return nothing
+    pairs = [(strongest[i] == strongest[j])[made].mean() for i in range(len(known)) for j in range(i)]
+    return {"same_decisions": float(np.mean(pairs)), "same_by_chance": float((1 / options[made]).mean())}
 
 
 def agreement(keys: Sequence[str]) -> dict[str, float]:
@@ -37,6 +39,10 @@ def agreement(keys: Sequence[str]) -> dict[str, float]:
     }
 
 
+TIED = -1
+"""Stands for the strongest option where several logits are the largest."""
+
+
 def strongest(run: pd.DataFrame) -> dict[str, Int[np.ndarray, " decisions"] | None]:
     """Return the option with the largest logit of every decision, and how many options the decisions have."""
     known = run[run["logits"].notna()].sort_values("epoch", kind="stable")
@@ -44,4 +50,8 @@ def strongest(run: pd.DataFrame) -> dict[str, Int[np.ndarray, " decisions"] | No
         return {"strongest": None, "options": None}
     options = np.array(known["options"].iloc[-1].split(","), dtype=np.int64)
     rows = np.split(known["logits"].iloc[-1], np.cumsum(options)[:-1])
-    return {"strongest": np.array([row.argmax() for row in rows]), "options": options}
+    return {"strongest": np.array([_largest(row) for row in rows]), "options": options}
+
+
+def _largest(row: Float[np.ndarray, " options"]) -> int:
+    return int(row.argmax()) if (row == row.max()).sum() == 1 else TIED

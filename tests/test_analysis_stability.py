@@ -70,6 +70,13 @@ def test_decisions_are_shared_where_the_strongest_options_are_the_same(tmp_path:
     assert row["same_by_chance"] == pytest.approx((1 / 3 + 1 / 2) / 2)
 
 
+def test_a_decision_without_one_strongest_option_is_none(tmp_path: Path) -> None:
+    for seed, row in enumerate([(1.0, 0.0), (1.0, 1.0)]):
+        write_run(tmp_path, spec("s1", "darts", seed), [record(0, logits=chosen(row, (0.0, float(seed))))])
+    (found_row,) = stability.per_label(found(tmp_path)).to_dict("records")
+    assert math.isnan(found_row["same_decisions"])
+
+
 def test_one_seed_and_methods_without_logits_share_nothing(tmp_path: Path) -> None:
     write_run(tmp_path, spec("s1", "darts", 0), [record(0, logits=chosen((1.0, 0.0)))])
     for seed in range(2):
