@@ -39,13 +39,30 @@ def studies(frame: pd.DataFrame) -> list[Study]:
     for space in space_order(frame):
         for method, rows in frame[frame["space"] == space].groupby("method"):
             fields = sorted(name for name in rows.columns if name.startswith("settings."))
-            found += [Study(space, str(method), name) for name in fields if _varies(rows[name])]
+            numbers = [name for name in fields if _varies(rows[name])]
+            found += [Study(space, str(method), name) for name in numbers if len(varying(rows, name))]
     return found
 
 
 def _varies(values: pd.Series) -> bool:
     present = values.dropna()
     return present.nunique() > 1 and bool(pd.to_numeric(present, errors="coerce").notna().all())
+
+
+def varying(own: pd.DataFrame, field: str) -> pd.DataFrame:
+    """Return the runs of a method in which a setting takes several values while all others are alike.
+
+    Runs made to ablate another setting are left out. Where one combination of the others is left, labels name the
+    setting alone.
+    """
+    heads = own.drop_duplicates("run").set_index("run")
+    others = [name for name in heads.columns if name.startswith("settings.") and name != field]
+    keys = heads[others].fillna("").astype(str).agg("|".join, axis="columns") if others else pd.Series("", heads.index)
+    kept = heads.index[heads.groupby(keys)[field].transform("nunique") > 1]
+    found = own[own["run"].isin(kept)]
+    if keys[kept].nunique() != 1:
+        return found
+    return found.assign(label=found["method"] + f"[{field.removeprefix('settings.')}=" + found[field] + "]")
 
 
 def caption(frame: pd.DataFrame) -> str:
@@ -105,7 +122,7 @@ def draw(frame: pd.DataFrame, text: str) -> Figure:
 def _panel(ax: Axes, study: Study, frame: pd.DataFrame, column: str, look: _panels.Styles) -> None:
     """Draw a quantity of every run against the setting, by combination of the method's other settings."""
     part = frame[frame["space"] == study.space]
-    own = part[part["method"] == study.method]
+    own = varying(part[part["method"] == study.method], study.field)
     values = own.drop_duplicates("run").set_index("run")[study.field].astype(float)
     outcome = per_run(part).set_index("run")
     others = [other.field for other in studies(own) if other.field != study.field]

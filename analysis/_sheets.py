@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import _caption, published
+from analysis._ablation import varying
 from analysis._contents import ACCURACY, KINDS, STABILITY, SUMMARY, Column, Kind, kind_of, percent
 from analysis.intervals import FEWEST_SEEDS, bootstrap_interval
 from analysis.load import SPLITS
@@ -57,14 +58,14 @@ def _ablated(kind: Kind, part: pd.DataFrame, name: str) -> pd.DataFrame:
     assert kind.ablated is not None
     method, setting = kind.ablated
     own = part[part["method"] == method]
-    values = own[setting].dropna().nunique() if setting in own else 0
+    values = varying(own, setting)[setting].nunique() if setting in own else 0
     if values < 2:
         raise ValueError(
             f"expected runs of {method} with several values of {setting.removeprefix('settings.')} for the table "
             f"{name!r}, got {values}; python -m bench.run --set {method}.{setting.removeprefix('settings.')}=a,b,c "
             "makes them"
         )
-    return part[part["method"].isin([method, *kind.controls])]
+    return pd.concat([varying(own, setting), part[part["method"].isin(kind.controls)]])
 
 
 def _ordered(kind: Kind, part: pd.DataFrame) -> list[str]:

@@ -90,6 +90,20 @@ def test_the_ablation_orders_values_as_numbers_and_controls_last(tmp_path: Path)
     assert "Bold" in made.caption
 
 
+def test_an_ablation_leaves_out_the_runs_of_another_one(tmp_path: Path) -> None:
+    """One setting varies at a time: rounds at the default bandwidth, bandwidths at the default rounds."""
+    for h, rounds in ((0.1, 2), (1.0, 2), (1.0, 3)):
+        fields = spec("s1", "ms_darts", 0, settings={"bandwidth": h, "rounds": rounds})
+        write_run(tmp_path, fields | {"signature": f"{h}-{rounds}"}, search([1.0], [0.5]))
+    frame = select(tidy(runs(tmp_path)))
+    assert [row[0].text for row in tables.sheet("bandwidth", frame, "s1").rows] == [
+        "ms_darts[bandwidth=0.1]", "ms_darts[bandwidth=1.0]",
+    ]  # fmt: skip
+    assert [row[0].text for row in tables.sheet("rounds", frame, "s1").rows] == [
+        "ms_darts[rounds=2]", "ms_darts[rounds=3]",
+    ]  # fmt: skip
+
+
 def test_two_seeds_mark_nothing_best(tmp_path: Path) -> None:
     bandwidths(tmp_path, seeds=2)
     made = tables.sheet("bandwidth", select(tidy(runs(tmp_path))), "s1")
