@@ -17,6 +17,8 @@ from analysis.style import MEAN_PT, Style, styles
 
 CONTROLS = ("ms_null", "sdarts_rs_matched", "sdarts_rs", "darts")
 """Methods drawn as horizontal lines beside an ablation: what it is to be compared with (docs/ms_darts.md)."""
+UPRIGHT = 4
+"""Up to so many values of a setting stand side by side below a narrow panel."""
 ROWS = (("lambda_final", "λ at the end (signed)"), ("final_regret_test", "final test regret"))
 
 
@@ -137,6 +139,8 @@ def _panel(ax: Axes, study: Study, frame: pd.DataFrame, column: str, look: _pane
         ax.set_xscale("log")
         ax.set_xticks(values.unique(), [f"{value:g}" for value in values.unique()], minor=False)
         ax.minorticks_off()
+    if values.nunique() > UPRIGHT:
+        ax.tick_params(axis="x", rotation=60)
     _panels.scale(ax, linear_threshold(outcome[column].to_numpy(np.float64)))
 
 

@@ -7,6 +7,7 @@ of which dataset each is.
 import json
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from html import escape
 
 import numpy as np
@@ -48,7 +49,8 @@ def head(frame: pd.DataFrame) -> str:
 
 
 def protocol(parts: Parts) -> str:
-    texts = [text(frame) for frame in parts.values() for text in (_caption.protocol, _caption.lambda_definition)]
+    said = (_caption.protocol, partial(_caption.lambda_definition, listed=figures.CROWD))
+    texts = [text(frame) for frame in parts.values() for text in said]
     return "<h2>Protocol</h2>" + "".join(f"<p>{escape(text)}</p>" for text in texts)
 
 
@@ -111,18 +113,21 @@ def _figure(name: str, suffix: str, frame: pd.DataFrame) -> str:
         shown = figures.pages(name, frame)
     except ValueError as error:
         return f'<h3>{title}</h3><p class="quiet">Not drawn: {escape(str(error))}.</p>'
-    return f"<h3>{title}</h3>" + "\n".join(_page_of(name, suffix, part) for part in shown)
+    return f"<h3>{title}</h3>" + "\n".join(
+        _page_of(name, _of(suffix, ", {}") + (f", {number}" if len(shown) > 1 else ""), part)
+        for number, part in enumerate(shown, start=1)
+    )
 
 
-def _page_of(name: str, suffix: str, frame: pd.DataFrame) -> str:
-    panels = [_panel(name, suffix, space, frame[frame["space"] == space]) for space in space_order(frame)]
+def _page_of(name: str, which: str, frame: pd.DataFrame) -> str:
+    panels = [_panel(name, f"{space}{which}", frame[frame["space"] == space]) for space in space_order(frame)]
     return (
         f'<figure><div class="panels">{"".join(panels)}</div>'
         f"<figcaption>{escape(figures.FIGURES[name].caption(frame))}</figcaption></figure>"
     )
 
 
-def _panel(name: str, suffix: str, space: str, part: pd.DataFrame) -> str:
+def _panel(name: str, which: str, part: pd.DataFrame) -> str:
     """Return one space's figure; nothing where it has nothing to show, which the whole figure's caption says."""
     drawing = figures.FIGURES[name]
     try:
@@ -133,8 +138,8 @@ def _panel(name: str, suffix: str, space: str, part: pd.DataFrame) -> str:
         figure = drawing.draw(part, "")
         svg = _page.svg(figure)
     wide = " wide" if figure.get_figwidth() > SINGLE_COLUMN_IN else ""
-    label = f"{name}, {space}" + _of(suffix, ", {}")
-    return f'<div class="panel{wide}" data-space="{escape(space)}">{_html.inline(svg, label)}</div>'
+    (space,) = space_order(part)
+    return f'<div class="panel{wide}" data-space="{escape(space)}">{_html.inline(svg, f"{name}, {which}")}</div>'
 
 
 def tabulated(parts: Parts) -> str:

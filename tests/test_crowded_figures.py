@@ -1,5 +1,6 @@
 """Figures of more methods than one panel can carry."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -55,5 +56,7 @@ def test_files_are_numbered_and_the_report_has_all_pages(tmp_path: Path, capsys:
     assert names == [f"regret-{page}.{kind}" for page in (1, 2, 3) for kind in ("png", "pdf")]
     assert report.main(["--results", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "report.html").read_text()
+    ids = re.findall(r'id="([^"]+)"', text)
+    assert len(ids) == len(set(ids)), "glyphs of one figure would be drawn in another"
     section = text[text.index("<h3>Regret</h3>") :]
     assert section[: section.index("<h3>", 5)].count("<figcaption>") == 3
