@@ -1,20 +1,31 @@
-"""What a stack would cost, from one forward and backward pass on a few images; nothing is trained."""
+"""What a stack would cost, from forward and backward passes on batches of two sizes; nothing is trained.
+
+A pass costs what its calls cost, whatever they work on, and something for every image. At the embedded size the former
+is two thirds of a step, so that a cost proportional to the images would be three times too much.
+"""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from bench.metrics.curvature import epoch_wants_spectrum
 from bench.ops import initialise
 from bench.rng import torch_stream
 from bench.search import Stack
 from searchers._relax import cross_entropy, normal_logits, softmax
-from searchers.base import Batch, SupernetOptions
-from searchers.entry import Extent
+from searchers.base import Batch, Searcher, SupernetOptions
+from searchers.entry import Extent, Passes
 
-IMAGES = 8
-PRODUCTS = 10
-PASSES_PER_PRODUCT = 2.0
+IMAGES = (8, 32)
+"""Of the two batches that are measured."""
+ROUNDS = 3
+PRODUCTS = 7
+"""Hessian-vector products of a λ: the mean over ten epochs of DARTS and GDAS at the embedded size on s1."""
+CALLS_PER_PRODUCT, WORK_PER_PRODUCT = 1.5, 2.0
+"""Of a product, in those of a pass: no gradients of weights are called for, but everything is derived twice."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +35,7 @@ class Estimate:
     Attributes:
         weights: of one replica's supernet.
         steps_per_epoch: of the first epoch.
-        wall_s: seconds for all epochs: steps, what the method evaluates besides, and curvature; extrapolated linearly
-            in the batch.
+        wall_s: seconds for all epochs: steps, what the method evaluates besides, and curvature.
         peak_bytes: activations, weights and optimiser state at the larger of batch and probe.
     """
 
@@ -37,32 +47,80 @@ class Estimate:
     peak_bytes: int
 
 
+@dataclass(frozen=True)
+class PassCost:
+    """What a forward and backward pass of the mixture costs, all replicas together.
+
+    Attributes:
+        fixed_s: of a pass, whatever its batch.
+        image_s: besides, for every image of a replica.
+        image_bytes: kept for the backward pass.
+    """
+
+    fixed_s: float
+    image_s: float
+    image_bytes: float
+
+    def seconds(self, passes: Passes) -> float:
+        return passes.number * (self.fixed_s + passes.work * passes.images * self.image_s)
+
+
 def estimate(stack: Stack) -> Estimate:
-    """Measure one pass of the mixture on 8 images and scale it to the stack's whole search."""
-    lab, spec, method = stack.lab, stack.spec, stack.method
-    searcher_policy = method.policy(spec.settings)
+    """Measure passes of the mixture and scale them to the stack's whole search."""
+    lab, spec = stack.lab, stack.spec
     network = lab.space.supernet(lab.size, lab.replicas, SupernetOptions())
     assert isinstance(network, torch.nn.Module)
     initialise(network, lab.stream("estimate", 0))
     network.to(lab.device, lab.dtype)
     parameters = sum(parameter[0].numel() for _, parameter in network.named_parameters())
-    image_s, image_bytes = _pass(stack, network)
-    epochs = range(spec.epochs)
-    steps = [lab.feed.steps_per_epoch(searcher_policy, epoch, spec.epochs) for epoch in epochs]
-    sizes = [searcher_policy.batch_size(epoch, spec.batch_size) for epoch in epochs]
-    measured = 0 if spec.curvature.mode == "off" else spec.probe_size * (1 + PASSES_PER_PRODUCT * PRODUCTS)
-    trained = sum(count * size for count, size in zip(steps, sizes, strict=True))
-    images = trained * method.passes_per_step + spec.epochs * measured / spec.curvature_every
-    images += method.evaluated(spec.settings, _extent(stack))
+    cost = _cost(stack, network)
+    searcher = stack.method.build(spec.settings, lab)
+    steps = _steps(stack)
+    passes = [*steps, *_curvature(stack, searcher), *stack.method.evaluated(spec.settings, _extent(stack))]
     groups = lab.space.groups
+    policy = stack.method.policy(spec.settings)
     return Estimate(
         weights=parameters,
         logits=sum(group.shape[0] * group.shape[1] for group in groups),
         rows=sum(group.shape[0] for group in groups),
-        steps_per_epoch=next(iter(steps), 0),
-        wall_s=images * image_s,
-        peak_bytes=int(max([*sizes, 2 * spec.probe_size]) * image_bytes) + 4 * lab.replicas * parameters * 4,
+        steps_per_epoch=lab.feed.steps_per_epoch(policy, 0, spec.epochs) if spec.epochs else 0,
+        wall_s=sum(cost.seconds(one) for one in passes),
+        peak_bytes=int(max([*(one.images for one in steps), 2 * spec.probe_size]) * cost.image_bytes)
+        + 4 * lab.replicas * parameters * 4,
     )
+
+
+def _steps(stack: Stack) -> list[Passes]:
+    """Return the passes of every epoch's steps; a step that does less than one pass's arithmetic has its calls."""
+    spec, policy = stack.spec, stack.method.policy(stack.spec.settings)
+    work = stack.method.passes_per_step
+    calls = max(1.0, work)
+    return [
+        Passes(
+            stack.lab.feed.steps_per_epoch(policy, epoch, spec.epochs) * calls,
+            policy.batch_size(epoch, spec.batch_size),
+            work / calls,
+        )
+        for epoch in range(spec.epochs)
+    ]
+
+
+def _curvature(stack: Stack, searcher: Searcher) -> list[Passes]:
+    """Return the passes of all measurements of λ: some products each, more where the whole spectrum is due."""
+    spec, settings = stack.spec, stack.spec.curvature
+    if settings.mode == "off" or searcher.no_curvature is not None:
+        return []
+    due = [epoch for epoch in range(spec.epochs + 1) if epoch % spec.curvature_every == 0 or epoch == spec.epochs]
+    whole = sum(epoch_wants_spectrum(epoch, spec.epochs, settings) for epoch in due)
+    # The whole spectrum and the legacy one take a product for each direction that is not null, λ in simplex coordinates
+    # about as many as λ.
+    directions = sum(group.shape[0] * (group.shape[1] - 1) for group in stack.lab.groups)
+    points = len(due) + 2 * whole
+    products = PRODUCTS * (len(due) + whole) + 2 * directions * whole
+    return [
+        Passes(points, spec.probe_size),
+        Passes(CALLS_PER_PRODUCT * products, spec.probe_size, WORK_PER_PRODUCT / CALLS_PER_PRODUCT),
+    ]
 
 
 def _extent(stack: Stack) -> Extent:
@@ -71,28 +129,52 @@ def _extent(stack: Stack) -> Extent:
     return Extent(stack.lab.groups, spec.epochs, half, evaluation, spec.batch_size)
 
 
-def _pass(stack: Stack, network: torch.nn.Module) -> tuple[float, float]:
-    """Return seconds and saved bytes of a forward and backward pass, per image of every replica."""
-    lab = stack.lab
-    shape = (lab.replicas, IMAGES, *stack.lab.feed.image_shape)
-    images = torch.randn(shape, generator=torch_stream(0, "estimate", 2)).to(lab.device, lab.dtype)
-    labels = torch.zeros(shape[:2], dtype=torch.long, device=lab.device)
-    like = next(network.parameters())
-    choices = softmax(normal_logits(lab.space.groups, lab.stream("estimate", 1), like))
+def _cost(stack: Stack, network: torch.nn.Module) -> PassCost:
+    (small_s, _), (large_s, saved) = (_pass(stack, network, images) for images in IMAGES)
+    return PassCost(*line(small_s, large_s), saved / IMAGES[1])
+
+
+def line(small_s: float, large_s: float) -> tuple[float, float]:
+    """Return seconds a pass and an image of the line through two passes over `IMAGES`; neither is negative."""
+    small, large = IMAGES
+    image_s = min(max(large_s - small_s, 0.0) / (large - small), large_s / large)
+    return large_s - large * image_s, image_s
+
+
+def _pass(stack: Stack, network: torch.nn.Module, images: int) -> tuple[float, int]:
+    """Return seconds and saved bytes of a forward and backward pass, the quickest of a few."""
+    batch = _batch(stack, images)
+    choices = softmax(normal_logits(stack.lab.space.groups, stack.lab.stream("estimate", 1), _like(network)))
     saved: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    seconds = []
-    for _ in range(3):
+    def both_ways() -> None:
         saved.clear()
-        start = time.perf_counter()
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            loss = cross_entropy(network(images, choices), Batch(images, labels)).sum()
+            loss = cross_entropy(network(batch.images, choices), batch).sum()
         torch.autograd.grad(loss, list(network.parameters()))
-        if lab.device.type == "cuda":
-            torch.cuda.synchronize(lab.device)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds) / IMAGES, sum(saved.values()) / IMAGES
+
+    seconds = min(_timed(both_ways, stack.lab.device) for _ in range(ROUNDS))
+    return seconds, sum(saved.values())
+
+
+def _timed(work: Callable[[], Any], device: torch.device) -> float:
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def _batch(stack: Stack, images: int) -> Batch:
+    lab = stack.lab
+    shape = (lab.replicas, images, *lab.feed.image_shape)
+    drawn = torch.randn(shape, generator=torch_stream(0, "estimate", 2)).to(lab.device, lab.dtype)
+    return Batch(drawn, torch.zeros(shape[:2], dtype=torch.long, device=lab.device))
+
+
+def _like(network: torch.nn.Module) -> torch.Tensor:
+    return next(network.parameters())

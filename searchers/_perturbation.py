@@ -38,7 +38,7 @@ from searchers._optim import SGD
 from searchers._projection import Projection, removals
 from searchers._staged import Selection
 from searchers.base import Batch, Choices, DataPolicy, Evaluation, Logits, Resources, Searcher, StepBatches, StepLosses
-from searchers.entry import FORWARD, Extent, Published
+from searchers.entry import FORWARD, Extent, Passes, Published
 
 TIE = 1e-6
 """Less than one image of any half: the loss decides only between equal accuracies."""
@@ -217,10 +217,10 @@ def accuracy_then_loss(found: Evaluation) -> Float[Tensor, " replicas"]:
     return found.accuracy.double() - TIE * (1 - 1 / (1 + loss))
 
 
-def evaluated(settings: Settings, extent: Extent) -> float:
+def evaluated(settings: Settings, extent: Extent) -> tuple[Passes, ...]:
     """Return the cost of all removals."""
-    images = extent.half if settings.batches is None else settings.batches * extent.evaluation
-    return removals(extent.groups) * images * FORWARD
+    batches = extent.batches if settings.batches is None else settings.batches
+    return (Passes(removals(extent.groups) * batches * FORWARD, extent.evaluation),)
 
 
 SELECTION = Selection(

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from searchers.base import Choices, Group, Logits, Resources, Supernet
-from searchers.entry import FORWARD, Extent
+from searchers.entry import DISCRETE, FORWARD, Extent, Passes
 
 KHot = dict[str, Float[np.ndarray, "cells replicas decisions options"]]
 
@@ -31,14 +31,10 @@ class RankingSettings:
     every_epoch: bool = True
 
 
-DISCRETE = FORWARD / 2
-"""What a pass of a discrete cell without gradients costs, in forward-backward passes of the mixture."""
-
-
-def evaluated(settings: RankingSettings, extent: Extent) -> float:
+def evaluated(settings: RankingSettings, extent: Extent) -> tuple[Passes, ...]:
     """Return the cost of all rankings of a search (`entry.Method`)."""
-    images = settings.candidates * settings.batches * extent.evaluation + settings.finalists * extent.half
-    return (extent.epochs if settings.every_epoch else 1) * images * DISCRETE
+    batches = settings.candidates * settings.batches + settings.finalists * extent.batches
+    return (Passes((extent.epochs if settings.every_epoch else 1) * batches * FORWARD, extent.evaluation, DISCRETE),)
 
 
 def sample_cells(groups: Sequence[Group], streams: Sequence[torch.Generator], cells: int = 1) -> KHot:

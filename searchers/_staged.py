@@ -33,7 +33,7 @@ from searchers.base import (
     Supernet,
     SupernetOptions,
 )
-from searchers.entry import Extent, Method, Published
+from searchers.entry import Extent, Method, Passes, Published
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Selection:
     share: Callable[[Any], float]
     build: Callable[[Any, Searcher, Resources, range], Searcher]
     source: str
-    evaluated: Callable[[Any, Extent], float]
+    evaluated: Callable[[Any, Extent], tuple[Passes, ...]]
     published: Published | None
 
 
@@ -79,9 +79,9 @@ def staged(name: str, method: Method, selection: Selection) -> Method:
     def policy(settings: Any) -> DataPolicy:
         return method.policy(settings.search)
 
-    def evaluated(settings: Any, extent: Extent) -> float:
+    def evaluated(settings: Any, extent: Extent) -> tuple[Passes, ...]:
         search = replace(extent, epochs=searching(selection.share(settings.select), extent.epochs))
-        return method.evaluated(settings.search, search) + selection.evaluated(settings.select, extent)
+        return (*method.evaluated(settings.search, search), *selection.evaluated(settings.select, extent))
 
     source = f"{method.source}; {selection.source}"
     passes = method.passes_per_step

@@ -34,7 +34,7 @@ from searchers._optim import Adam, ArchSettings, WeightSettings, clip, restore
 from searchers._paths import PathRecipe, Paths, weights_only
 from searchers._ranking import KHot, RankingSettings, accuracies, rank_after
 from searchers.base import DataPolicy, Logits, Resources
-from searchers.entry import Extent, Method, Published
+from searchers.entry import DISCRETE, FORWARD, Extent, Method, Passes, Published
 
 
 @dataclass(frozen=True)
@@ -153,10 +153,11 @@ def build(settings: Settings, resources: Resources) -> Paths:
     return Paths(recipe, settings.weights, resources)
 
 
-def evaluated(settings: Settings, extent: Extent) -> float:
+def evaluated(settings: Settings, extent: Extent) -> tuple[Passes, ...]:
     """Return the cost of the controller's rewards and of the rankings."""
-    rewards = extent.epochs * settings.reinforce.steps * settings.reinforce.samples * extent.evaluation
-    return rewards * _ranking.DISCRETE + _ranking.evaluated(settings.ranking, extent)
+    rewards = extent.epochs * settings.reinforce.steps * settings.reinforce.samples
+    ranked = _ranking.evaluated(settings.ranking, extent)
+    return (Passes(rewards * FORWARD, extent.evaluation, DISCRETE), *ranked)
 
 
 METHOD = Method(

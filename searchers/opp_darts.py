@@ -30,7 +30,7 @@ from searchers._optim import ArchSettings, WeightSettings, restore
 from searchers._progressive import Progressive
 from searchers._staged import Shorter
 from searchers.base import DataPolicy, Horizon, Resources
-from searchers.entry import FORWARD, Extent, Method, Published
+from searchers.entry import FORWARD, Extent, Method, Passes, Published
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,10 @@ def build(settings: Settings, resources: Resources) -> Progressive:
     return Progressive(Growth(settings, resources))
 
 
-def evaluated(_settings: Settings, extent: Extent) -> float:
+def evaluated(_settings: Settings, extent: Extent) -> tuple[Passes, ...]:
     """Return the cost of rating what may join, every option that has not in each round."""
     options = max(len(group.options) for group in extent.groups if group.kind == "op")
-    return options * (options - 1) / 2 * extent.half * FORWARD
+    return (Passes(options * (options - 1) / 2 * extent.batches * FORWARD, extent.evaluation),)
 
 
 METHOD = Method(

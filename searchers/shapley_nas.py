@@ -32,7 +32,7 @@ from searchers._exclude import columns, softmax_without
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._projection import without
 from searchers.base import DataPolicy, Group, Resources, StepBatches, StepLosses
-from searchers.entry import FORWARD, Extent, Method
+from searchers.entry import FORWARD, Extent, Method, Passes
 
 
 @dataclass(frozen=True)
@@ -141,11 +141,11 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     return Bilevel(recipe, settings.weights, ArchSettings(), resources)
 
 
-def evaluated(settings: Settings, extent: Extent) -> float:
+def evaluated(settings: Settings, extent: Extent) -> tuple[Passes, ...]:
     """Return the cost of all permutations, none of which is cut short."""
     epochs = sum(epoch / extent.epochs >= settings.warm_up for epoch in range(extent.epochs))
     coalitions = 1 + sum(_size(group) for group in extent.groups)
-    return epochs * settings.permutations * coalitions * extent.evaluation * FORWARD
+    return (Passes(epochs * settings.permutations * coalitions * FORWARD, extent.evaluation),)
 
 
 METHOD = Method(

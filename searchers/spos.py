@@ -26,9 +26,9 @@ from jaxtyping import Float
 
 from searchers._optim import WeightSettings
 from searchers._paths import PathRecipe, Paths, weights_only
-from searchers._ranking import DISCRETE, KHot, accuracies, as_scores, gather, sample_cells
+from searchers._ranking import KHot, accuracies, as_scores, gather, sample_cells
 from searchers.base import DataPolicy, Logits, Resources
-from searchers.entry import Extent, Method
+from searchers.entry import DISCRETE, FORWARD, Extent, Method, Passes
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,11 @@ def children(searcher: Paths, parents: list[KHot], settings: Evolution, generati
     return made
 
 
-def evaluated(settings: Settings, extent: Extent) -> float:
+def evaluated(settings: Settings, extent: Extent) -> tuple[Passes, ...]:
     """Return the cost of all populations."""
     sizes = settings.evolution
-    images = extent.half if sizes.batches is None else sizes.batches * extent.evaluation
-    return sizes.population * sizes.generations * images * DISCRETE
+    batches = extent.batches if sizes.batches is None else sizes.batches
+    return (Passes(sizes.population * sizes.generations * batches * FORWARD, extent.evaluation, DISCRETE),)
 
 
 METHOD = Method(

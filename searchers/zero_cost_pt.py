@@ -29,7 +29,7 @@ from searchers import _projection, _relax
 from searchers._optim import restore
 from searchers._proxies import PROXIES, Name, scorer
 from searchers.base import Batch, Choices, DataPolicy, Logits, Resources, StepBatches, StepLosses, Supernet
-from searchers.entry import FORWARD, Extent, Method
+from searchers.entry import DISCRETE, Extent, Method, Passes
 
 UNTRAINED = DataPolicy(train_batches=0, val_batches=0)
 
@@ -145,12 +145,19 @@ class ZeroCostPT:
         self._selected = state["selected"]
 
 
-def evaluated(settings: Settings, extent: Extent) -> float:
+OBSERVED = 2 / 3
+"""A pass without gradients that keeps and compares the signs of all ReLUs, in forward-backward passes; measured."""
+
+
+def evaluated(settings: Settings, extent: Extent) -> tuple[Passes, ...]:
     """Return the cost of all proposals and of their validation; proxies with gradients take a backward pass."""
     size, proxy = settings.batch_size or extent.batch, PROXIES[settings.proxy]
     batches = settings.validation if proxy.reads_data else min(settings.validation, 1)
-    scores = settings.proposals * (_projection.removals(extent.groups) + batches / 2)  # a cell is half of a mixture
-    return scores * size * (FORWARD if settings.proxy == "naswot" else 1.0)
+    score = OBSERVED if settings.proxy == "naswot" else 1.0
+    return (
+        Passes(settings.proposals * _projection.removals(extent.groups) * score, size),
+        Passes(settings.proposals * batches * score, size, DISCRETE),
+    )
 
 
 METHOD = Method(

@@ -8,20 +8,21 @@ from tests import benches
 
 from bench import estimate as module
 from bench import spaces
-from bench.estimate import Estimate, estimate
+from bench.estimate import IMAGES, Estimate, PassCost, estimate, line
 from bench.search import Stack
 from searchers._projection import removals
 from searchers.base import Group, SupernetOptions
 from searchers.registry import METHODS
 
 OPTIONS = sum(group.decisions * len(group.options) for group in spaces.get("toy").groups)
+DIRECTIONS = OPTIONS - sum(group.decisions for group in spaces.get("toy").groups)
 REMOVALS = removals(spaces.get("toy").groups)
 
 
 @pytest.fixture(autouse=True)
 def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unchecked: None) -> None:
     benches.isolate(monkeypatch, tmp_path)
-    monkeypatch.setattr(module, "_pass", lambda _stack, _network: (0.001, 1000.0))
+    monkeypatch.setattr(module, "_cost", lambda _stack, _network: PassCost(0.0, 0.001, 1000.0))
 
 
 def stack(tmp_path: Path, *more: str, method: str = "darts") -> Stack:
@@ -49,24 +50,66 @@ def test_steps_are_those_of_the_feed(method: str, tmp_path: Path) -> None:
     assert estimate(searched).steps_per_epoch == len(steps)
 
 
+LAMBDA, SPECTRUM = 1 + 2 * 7, 2 + 2 * 7 + 2 * 2 * DIRECTIONS
+"""Passes over the 10 probe images for λ, and for what is measured besides where the whole spectrum is due."""
+
+
 def test_time_grows_with_epochs_and_curvature(tmp_path: Path) -> None:
-    """2 epochs × (3 steps × 8 images × 2 passes + 10 probe images × 21 passes) at a millisecond a pass."""
-    assert estimated(tmp_path).wall_s == pytest.approx(2 * (3 * 8 * 2 + 10 * 21) / 1000)
-    assert estimated(tmp_path, "--epochs", "6").wall_s == pytest.approx(3 * estimated(tmp_path).wall_s)
-    assert estimated(tmp_path, "--curvature", "off").wall_s == pytest.approx(2 * 3 * 8 * 2 / 1000)
-    assert estimated(tmp_path, "--curvature-every", "2").wall_s == pytest.approx(2 * (48 + 105) / 1000)
+    """Epochs of 3 steps × 8 images × 2 passes; λ before the first and after every one; the spectrum at both ends."""
+    steps, off = 3 * 8 * 2, ("--curvature", "off")
+    assert estimated(tmp_path, *off).wall_s == pytest.approx(2 * steps / 1000)
+    assert estimated(tmp_path, *off, "--epochs", "6").wall_s == pytest.approx(6 * steps / 1000)
+    for more, due, whole in (
+        ((), 3, 2),
+        (("--curvature-every", "2"), 2, 2),
+        (("--curvature", "exact"), 3, 3),
+        (("--epochs", "11"), 12, 3),
+    ):
+        found = estimated(tmp_path, *more).wall_s - estimated(tmp_path, *more, *off).wall_s
+        assert found == pytest.approx(10 * (due * LAMBDA + whole * SPECTRUM) / 1000)
+
+
+def test_without_logits_no_curvature_is_counted(tmp_path: Path) -> None:
+    with_it, off = (estimate(stack(tmp_path, *more, method="random_ws")) for more in ((), ("--curvature", "off")))
+    assert with_it.wall_s == off.wall_s
+
+
+def test_a_pass_has_a_fixed_cost_and_one_for_every_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """12 passes over 8 images at 20 ms and 0.25 ms an image."""
+    monkeypatch.setattr(module, "_cost", lambda _stack, _network: PassCost(0.020, 0.00025, 1000.0))
+    assert estimated(tmp_path, "--curvature", "off").wall_s == pytest.approx(12 * (0.020 + 8 * 0.00025))
+
+
+def test_half_the_arithmetic_of_a_pass_is_not_half_its_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """6 steps of one sampled cell on 8 images; then 4 + 2 cells, each in a forward pass over 20 images."""
+    monkeypatch.setattr(module, "_cost", lambda _stack, _network: PassCost(0.020, 0.00025, 1000.0))
+    steps, ranked = 6 * (0.020 + 0.5 * 8 * 0.00025), 6 * 0.4 * (0.020 + 0.75 * 20 * 0.00025)
+    found = estimate(stack(tmp_path, "--curvature", "off", method="random_ws"))
+    assert found.wall_s == pytest.approx(steps + ranked)
+
+
+def test_the_cost_of_a_pass_is_the_line_through_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    benches.isolate(monkeypatch, tmp_path)
+    taken = dict(zip(IMAGES, (0.022, 0.028), strict=True))
+    monkeypatch.setattr(module, "_pass", lambda _stack, _network, images: (taken[images], images * 500))
+    assert estimated(tmp_path, "--curvature", "off").wall_s == pytest.approx(12 * 0.022)
+    assert line(0.022, 0.028) == pytest.approx((0.020, 0.00025))
+    assert line(0.028, 0.022) == pytest.approx((0.022, 0.0))  # noise: no image has a negative cost
+    assert line(0.001, 0.032) == pytest.approx((0.0, 0.001))  # and no pass
 
 
 EXTRA = {
-    # In the end 4 cells on a batch each, and 2 in full; a cell costs a sixth of a pass. After both epochs 3 rewards.
-    "random_ws": (4 * 20 + 2 * 20) / 6,
-    "enas": 2 * 3 * 20 / 6 + (4 * 20 + 2 * 20) / 6,
-    "spos": 4 * 2 * 20 / 6,
-    # One of two epochs is past the warm-up: 2 orders of all options; a pass without gradients is a third.
-    "shapley_nas": 2 * (1 + OPTIONS) * 20 / 3,
-    "darts_pt": REMOVALS * 20 / 3,
+    # In the end 4 cells on a batch each, and 2 in full; a cell costs 0.3 of a pass. After both epochs 3 rewards.
+    "random_ws": (4 * 20 + 2 * 20) * 0.3,
+    "enas": 2 * 3 * 20 * 0.3 + (4 * 20 + 2 * 20) * 0.3,
+    "spos": 4 * 2 * 20 * 0.3,
+    # One of two epochs is past the warm-up: 2 orders of all options; a pass without gradients is 0.4 of one.
+    "shapley_nas": 2 * (1 + OPTIONS) * 20 * 0.4,
+    "darts_pt": REMOVALS * 20 * 0.4,
     # 5 proposals of all removals, each then on 10 batches as a discrete cell; batches of 8.
-    "zero_cost_pt": 5 * (REMOVALS + 10 / 2) * 8 / 3,
+    # The proxy takes two thirds of a pass.
+    "zero_cost_pt": 5 * (REMOVALS + 10 * 0.75) * 8 * 2 / 3,
     "darts": 0.0,
 }
 """Passes over an image in what a method evaluates: 20 validation images, one evaluation batch."""
@@ -80,7 +123,7 @@ def test_what_is_evaluated_besides_steps_is_counted(method: str, tmp_path: Path)
 
 
 def silent(searched: Stack) -> Stack:
-    method = dataclasses.replace(searched.method, evaluated=lambda _settings, _extent: 0.0)
+    method = dataclasses.replace(searched.method, evaluated=lambda _settings, _extent: ())
     return dataclasses.replace(searched, method=method)
 
 
