@@ -57,8 +57,8 @@ class Passes(NamedTuple):
 FORWARD = 0.4
 """What a pass without gradients costs, in forward-backward passes; measured on a CPU: .36 to .38, of cells .46."""
 DISCRETE = 0.75
-"""Arithmetic of a discrete cell's pass in that of the mixture: half of it alone, .85 of it in a stack of two, whose cells
-keep different options; its calls are nearly as many."""
+"""Arithmetic of a discrete cell's pass in that of the mixture: half of it alone, .85 of it in a stack of two, whose
+cells keep different options; its calls are nearly as many."""
 
 
 @dataclass(frozen=True)
