@@ -167,7 +167,7 @@ def test_a_miss_is_exit_code_1(csv_file: Path, capsys: pytest.CaptureFixture[str
             "empty.csv is neither parquet nor CSV that can be read: it is empty",
         ),
         (["info", "mine.csv"], "not a benchmark table: it is no Arrow file; python -m bench.tables import"),
-        (["query", "absent.arrow", "a"], "there is no table at absent.arrow"),
+        (["query", "absent.arrow", "a"], "expected the file of a table, or a space out of s1, "),
         (["query", "toy.arrow", "a", "--budget", "7"], "no budget 7 for toy; it has [2, 10]"),
         (["query", "toy.arrow", "a", "--dataset", "cifar10"], "no dataset 'cifar10'; it has toy"),
         (["export", "toy.arrow", "toy.txt"], "export writes .parquet, .csv or .jsonl, got 'toy.txt'"),
@@ -239,6 +239,25 @@ def test_info_finds_the_table_of_a_space(
         shown.append(capsys.readouterr().out)
     assert len(set(shown)) == 1
     assert shown[0].startswith(f"table    {table_201}\nspace    nb201\n")
+
+
+def test_every_command_on_a_table_takes_the_name_of_a_space(
+    table_201: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NAS_STABILITY_DATA", str(table_201.parent.parent))
+    out = str(table_201.parent / "out.csv")
+    for command, words, more in (
+        ("query", ["TABLE", NB201], ["--dataset", "cifar10"]),
+        ("verify", ["TABLE", "TABLE"], []),
+        ("verify", ["TABLE", str(table_201)], ["--dataset", "cifar10"]),
+        ("relate", ["TABLE", "TABLE"], ["--dataset", "cifar10", "--other-dataset", "cifar10"]),
+        ("export", ["TABLE", out], ["--dataset", "cifar10"]),
+    ):
+        shown = []
+        for table in (str(table_201), "nb201"):
+            assert main([command, *(table if word == "TABLE" else word for word in words), *more]) == 0
+            shown.append(capsys.readouterr().out)
+        assert shown[0] == shown[1] != ""
 
 
 @pytest.mark.parametrize(

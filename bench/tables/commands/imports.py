@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.tables.arrow import write
 from bench.tables.catalog import default_cache
 from bench.tables.commands import FOUND, Command
+from bench.tables.commands.finding import named
 from bench.tables.flat import export
 from bench.tables.forms import PARTS, Unit, import_table, space_of
 
@@ -70,13 +71,15 @@ class _Progress:
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("table", type=Path)
+    parser.add_argument("table", help="a file, or a space, whose table a run would find")
     parser.add_argument("out", type=Path, help=".parquet, .csv or .jsonl")
+    parser.add_argument("--dataset", help="of the space's table; default: cifar10, else digits")
 
 
 def _export(chosen: argparse.Namespace) -> int:
-    export(chosen.table, chosen.out)
-    sys.stdout.write(f"{chosen.table} as named columns in {chosen.out}\n")
+    table = named(chosen.table, chosen.dataset)
+    export(table, chosen.out)
+    sys.stdout.write(f"{table} as named columns in {chosen.out}\n")
     return FOUND
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from bench.tables.arrow import budgets, mapped
 from bench.tables.commands import FOUND, MISS, Command
-from bench.tables.commands.finding import DATASETS, of_space
+from bench.tables.commands.finding import DATASETS, named, of_space
 from bench.tables.table import Table, TableEntry
 
 
 def _query_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("words", nargs="*", metavar="TABLE KEY", help="a table, unless --space finds it, and a key")
+    parser.add_argument("words", nargs="*", metavar="TABLE KEY", help="a table, its file or its space, and a key")
     parser.add_argument("--space", help="use the table that a run of this space would find")
     parser.add_argument("--hash", dest="key", help="the key, instead of its place at the end")
     parser.add_argument(
@@ -49,7 +49,7 @@ def _asked(chosen: argparse.Namespace) -> tuple[Path, str | None]:
     key = chosen.key if chosen.key is not None or chosen.cell is not None else words.pop()
     if len(words) != (chosen.space is None):
         raise ValueError(f"expected one table, or --space to find it, got {' '.join(words) or 'neither'}")
-    return (Path(words[0]) if words else of_space(chosen.space, chosen.dataset)), key
+    return (named(words[0], chosen.dataset) if words else of_space(chosen.space, chosen.dataset)), key
 
 
 def _write_entry(path: Path, table: Table, entry: TableEntry) -> None:

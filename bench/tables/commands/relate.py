@@ -10,6 +10,7 @@ from jaxtyping import Float64
 
 from bench.tables.arrow import budgets, load, mapped
 from bench.tables.commands import FOUND, Command
+from bench.tables.commands.finding import named
 from bench.tables.data import MEAN, Slot
 
 TOP_SHARES = (0.01, 0.1)
@@ -31,17 +32,17 @@ class Accuracies(NamedTuple):
 
 
 def _relate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("a", type=Path, help="a table")
-    parser.add_argument("b", type=Path, nargs="?", help="another table of the same space")
+    parser.add_argument("a", help="a file, or a space, whose table a run would find")
+    parser.add_argument("b", nargs="?", help="another table of the same space")
     parser.add_argument("--dataset", help="of the first table; default: its only one, else cifar10")
     parser.add_argument("--other-dataset", help="of the second table; default: as for the first")
 
 
 def _relate(chosen: argparse.Namespace) -> int:
-    one = _accuracies(chosen.a, chosen.dataset)
+    one = _accuracies(named(chosen.a, chosen.dataset), chosen.dataset)
     lines = _alone(one)
     if chosen.b is not None:
-        other = _accuracies(chosen.b, chosen.other_dataset)
+        other = _accuracies(named(chosen.b, chosen.other_dataset), chosen.other_dataset)
         lines += [*_alone(other), *_together(one, other)]
     sys.stdout.write("\n".join(lines) + "\n")
     return FOUND

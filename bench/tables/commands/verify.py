@@ -3,10 +3,10 @@
 import argparse
 import math
 import sys
-from pathlib import Path
 
 from bench.tables.arrow import load
 from bench.tables.commands import Command
+from bench.tables.commands.finding import named
 from bench.tables.compare import differences
 from bench.tables.data import columns
 
@@ -15,8 +15,9 @@ EQUAL, DIFFERENT = 0, 1
 
 
 def _verify_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("a", type=Path, help="a table")
-    parser.add_argument("b", type=Path, help="another")
+    parser.add_argument("a", help="a file, or a space, whose table a run would find")
+    parser.add_argument("b", help="another")
+    parser.add_argument("--dataset", help="of a space's table; default: cifar10, else digits")
     parser.add_argument("--tolerance", type=_tolerance, default=0.0, help="how far numbers may be apart; default: 0")
     parser.add_argument("--rows", type=int, default=3, help="rows named for each difference; default: 3")
 
@@ -32,7 +33,7 @@ def _tolerance(text: str) -> float:
 
 
 def _verify(chosen: argparse.Namespace) -> int:
-    one, other = load(chosen.a), load(chosen.b)
+    one, other = (load(named(word, chosen.dataset)) for word in (chosen.a, chosen.b))
     found = differences(one, other, chosen.tolerance, max(0, chosen.rows))
     for line in found:
         sys.stdout.write(f"{line}\n")
