@@ -374,7 +374,7 @@ def test_a_method_that_raises_in_a_worker_is_named_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Settings that the method refuses only when it is built."""
-    more = ("--methods", "pc_darts,darts", "--set", "pc_darts.warm_up=2", "--jobs", "2")
+    more = ("--methods", "pc_darts,darts", "--channels", "4", "--set", "pc_darts.warm_up=2", "--jobs", "2")
     assert run.main(command(tmp_path, "darts", *OFF, "--threads", "1", *more)) == 1
     said = [record.getMessage() for record in caplog.records]
     assert said[0].startswith("failed: toy pc_darts seeds 0,1: ")
