@@ -8,6 +8,7 @@ from analysis._columns import Kind
 from analysis.selection import one_per_run
 from analysis.series import selection_changed, with_distances
 from analysis.stability import COLUMNS, per_run
+from analysis.style import CROWD
 
 
 def eigenvalue_caption(frame: pd.DataFrame) -> str:
@@ -91,15 +92,11 @@ def scatter_caption(found: pd.DataFrame) -> str:
     return _caption.joined(
         "Each small marker is a run: test regret of the cell selected at the end against λ of the last epoch that has "
         "one. Large markers with lines: mean over seeds and 95 % bootstrap interval of both.",
-        _caption.lambda_definition(found, listed=LISTED),
+        _caption.lambda_definition(found, listed=CROWD),
         _caption.protocol(found),
         _few(found),
         f"Not drawn: {missing}." if missing else "",
     )
-
-
-LISTED = 9
-"""Up to so many methods a caption says of each of which loss its Hessian is."""
 
 
 def _why_no_pair(rows: pd.DataFrame) -> str:

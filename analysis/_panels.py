@@ -18,7 +18,7 @@ from analysis.style import GREY, MEAN_PT, SEED_PT, Style
 Styles = dict[str, Style]
 BAND_ALPHA = 0.18
 SEED_ALPHA = 0.45
-CROWD = 3
+FADE_ABOVE = 3
 """Above this number of methods bands and seeds fade, so that the means stay readable."""
 REGRET_THRESHOLD = 1e-3
 """Below a tenth of a percent the regret axis is linear, so that a regret of zero can be drawn."""
@@ -98,7 +98,7 @@ def is_one_point(rows: pd.DataFrame, column: str) -> bool:
 
 
 def fading(styles: Styles) -> float:
-    return min(1.0, CROWD / max(len(styles), 1))
+    return min(1.0, FADE_ABOVE / max(len(styles), 1))
 
 
 def _draw_trajectory(ax: Axes, path: Trajectory, style: Style, fading: float) -> None:

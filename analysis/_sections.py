@@ -20,7 +20,7 @@ from analysis.figures import Parts
 from analysis.load import Run
 from analysis.selection import space_order
 from analysis.stability import per_run
-from analysis.style import SINGLE_COLUMN_IN, context
+from analysis.style import CROWD, SINGLE_COLUMN_IN, context
 from analysis.tables import DEFAULT, sheets
 from analysis.typeset import Cell, Sheet
 
@@ -49,7 +49,7 @@ def head(frame: pd.DataFrame) -> str:
 
 
 def protocol(parts: Parts) -> str:
-    said = (_caption.protocol, partial(_caption.lambda_definition, listed=figures.CROWD))
+    said = (_caption.protocol, partial(_caption.lambda_definition, listed=CROWD))
     texts = [text(frame) for frame in parts.values() for text in said]
     return "<h2>Protocol</h2>" + "".join(f"<p>{escape(text)}</p>" for text in texts)
 

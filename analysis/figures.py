@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import _ablation, _cell_graphs, _columns, _command, _incumbents, _kinds, _page
-from analysis.style import COLOURS, context, styles
+from analysis.style import COLOURS, CROWD, context, styles
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ Parts = Mapping[str, pd.DataFrame]
 """Suffix of file names to the runs that may stand in one panel (`selection.select_by_dataset`)."""
 
 
-CROWD, FEW = 9, len(COLOURS)
+FEW = len(COLOURS)
 WHOLE = ("lambda_regret", "ablation")
 """Never divided: what these show is between methods."""
 

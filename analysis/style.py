@@ -23,6 +23,8 @@ METHODS = (
 )  # fmt: skip
 """The methods whose style never changes; a new method is appended."""
 
+CROWD = 9
+"""Up to so many methods share a figure, or are told apart in a caption."""
 COLOURS = ("#0072B2", "#D55E00", "#000000", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES: tuple[tuple[float, ...], ...] = (
     (),

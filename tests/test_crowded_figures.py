@@ -10,9 +10,9 @@ from test_analysis_study import record, spec, write_run
 from analysis import figures, report
 from analysis.load import runs, tidy
 from analysis.selection import select
-from analysis.style import METHODS, styles
+from analysis.style import CROWD, METHODS, styles
 
-MANY = METHODS[: figures.CROWD + 7]
+MANY = METHODS[: CROWD + 7]
 
 
 def crowd(results: Path, methods: tuple[str, ...] = MANY) -> pd.DataFrame:
@@ -34,7 +34,7 @@ def test_pages_hold_every_method_once_and_one_of_every_colour(tmp_path: Path) ->
 def test_few_methods_share_a_figure_and_relations_are_never_divided(tmp_path: Path) -> None:
     frame = crowd(tmp_path)
     assert len(figures.pages("lambda_regret", frame)) == 1
-    few = frame[frame["label"].isin(MANY[: figures.CROWD])]
+    few = frame[frame["label"].isin(MANY[:CROWD])]
     assert len(figures.pages("regret", few)) == 1
 
 
