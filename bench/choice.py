@@ -74,9 +74,16 @@ def truth(request: Request, space: Space, preset: Preset) -> Truth | None:
             f"expected a benchmark table of {space.name} on {preset.dataset} under {data.data_root()}, found none; "
             "name one with --table FILE, or run without accuracies with --table none"
         )
-    if path is None:
-        return None
-    table = Table.open(path, preset.dataset, request.budget)
+    return None if path is None else truth_in(path, space, preset.dataset, request.budget)
+
+
+def truth_in(path: Path, space: Space, dataset: str, budget: int | None) -> Truth:
+    """Return what a file's table says; a budget of None is the largest.
+
+    Raises:
+        ValueError: the file has no such table, or is of another space.
+    """
+    table = Table.open(path, dataset, budget)
     if table.space != space.name:
         raise ValueError(f"expected a table of the space {space.name}, got {path}, which is of {table.space}")
     others = _others(path, table)

@@ -31,12 +31,17 @@ class Signed:
 
     @functools.cached_property
     def signature(self) -> str:
-        text = json.dumps(self._said(), sort_keys=True, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return signature(self._said())
 
     def _said(self) -> dict[str, Any]:
         fields = dataclasses.asdict(self)
         return {name: value for name, value in fields.items() if value is not None or name not in self.UNSAID}
+
+
+def signature(said: Mapping[str, Any]) -> str:
+    """Return the hash that names a specification given as plain values."""
+    text = json.dumps(said, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,12 @@ class RunSpec(Signed):
 
     @property
     def name(self) -> str:
-        return f"{self.space}-{self.method}-s{self.seed}-{self.signature}"
+        return run_name(self.space, self.method, self.seed, self.signature)
+
+
+def run_name(space: str, method: str, seed: int, signed: str) -> str:
+    """Return the name of a run's folder; `signed` is its signature."""
+    return f"{space}-{method}-s{seed}-{signed}"
 
 
 def replace_settings(settings: Any, changes: Mapping[str, Any]) -> Any:

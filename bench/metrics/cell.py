@@ -47,18 +47,23 @@ def _cell(space: Space, scores: dict[str, np.ndarray], truth: Truth | None) -> d
         return _no_cell("the scores are not finite: the search has diverged")
     genotype = discretise(space.groups, scores)
     key = space.key(genotype)
-    found = {"genotype": space.describe(genotype), "key": key, "no_genotype": None, "elsewhere": _elsewhere(key, truth)}
+    return {"genotype": space.describe(genotype), "key": key, "no_genotype": None, **looked_up(key, truth)}
+
+
+def looked_up(key: str, truth: Truth | None) -> dict[str, Any]:
+    """Return what a table says about a cell: all that a run's records take from it."""
     entry = None if truth is None else truth.table.query(key)
     if truth is None or entry is None:
         miss = None if truth is None else True
-        return {**found, "table": None, "miss": miss, "regret_val": None, "regret_test": None}
+        nothing = dict.fromkeys(("table", "regret_val", "regret_test"))
+        return {**nothing, "miss": miss, "elsewhere": _elsewhere(key, truth)}
     values = dataclasses.asdict(entry)
     return {
-        **found,
         "table": {name: values[name] for name in ENTRY_FIELDS},
         "miss": False,
         "regret_val": truth.reference.optimum_val - entry.val_mean,
         "regret_test": truth.reference.optimum_test - entry.test_mean,
+        "elsewhere": _elsewhere(key, truth),
     }
 
 
