@@ -33,9 +33,9 @@ class Geometry(NamedTuple):
 
 
 def convolution(x: Maps, kernels: Kernels, bias: Channels | None, geometry: Geometry) -> Maps:
-    """Convolve the channels of every group with its own kernels."""
+    """Convolve the channels of every group with its own kernels; cheap to differentiate twice."""
     if kernels.requires_grad or (bias is not None and bias.requires_grad):
-        return _convolve(x, kernels, bias, geometry)
+        return torch_convolution(x, kernels, bias, geometry)
     found: Maps = _Convolve.apply(x, kernels, bias, geometry)
     return found
 
@@ -45,7 +45,7 @@ class _Convolve(torch.autograd.Function):
     def forward(ctx: Any, x: Maps, kernels: Kernels, bias: Channels | None, geometry: Geometry) -> Maps:
         ctx.save_for_backward(kernels)
         ctx.geometry, ctx.like = geometry, x.shape
-        return _convolve(x, kernels, bias, geometry)
+        return torch_convolution(x, kernels, bias, geometry)
 
     @staticmethod
     def backward(ctx: Any, gradient: Maps) -> tuple[Maps, None, None, None]:
@@ -83,6 +83,7 @@ class _Backward(torch.autograd.Function):
         return convolution(v, kernels, None, ctx.geometry), None, None, None
 
 
-def _convolve(x: Maps, kernels: Kernels, bias: Channels | None, geometry: Geometry) -> Maps:
+def torch_convolution(x: Maps, kernels: Kernels, bias: Channels | None, geometry: Geometry) -> Maps:
+    """Convolve as `convolution` does, to the same bits; cheap to differentiate once."""
     stride, padding, groups = geometry
     return innermost(torch.conv2d(innermost(x), kernels, bias, stride, padding, 1, groups))

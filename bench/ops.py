@@ -16,22 +16,25 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from bench.batch_norm import batch_norm
-from bench.convolution import Geometry, convolution
+from bench.convolution import Geometry
+from bench.kernels import ONCE, TWICE, Kernels
 from bench.layout import Folded, Rows, fold, per_channel, pick, place, side_by_side, split, stretch, take, unfold
-from bench.mixture import mixture
-from searchers.base import Observation
+from searchers.base import ForwardInputs, Observation
 
 Term = Callable[[Rows], Folded]
 """Computes one option's output for the given replicas."""
 
 
 @dataclass(frozen=True)
-class Watch:
-    """Shows maps to the observer of a forward pass over some replicas; without one, maps pass as they are."""
+class Flow:
+    """One forward pass over some replicas: the kernels it is computed with, and the observer that sees its maps.
 
-    observe: Callable[[Observation], None] | None
+    Without an observer maps pass as they are.
+    """
+
     replicas: int
+    observe: Callable[[Observation], None] | None
+    kernels: Kernels
 
     def show(self, kind: Literal["relu", "convolution"], x: Folded, rows: Rows = None) -> Folded:
         """Return the map; what the observer sees lies on the way from it to the loss."""
@@ -45,7 +48,9 @@ class Watch:
         return F.relu(self.show("relu", x, rows))
 
 
-UNWATCHED = Watch(None, 0)
+def flow_of(inputs: ForwardInputs, replicas: int) -> Flow:
+    """Return the pass that a network's inputs ask for."""
+    return Flow(replicas, inputs.observe, TWICE if inputs.twice else ONCE)
 
 
 def scale(x: Folded, weight: Float[Tensor, " replicas"]) -> Folded:
@@ -92,6 +97,7 @@ def mix(
     terms: Sequence[Term],
     weights: Float[Tensor, "replicas options"],
     active: Bool[np.ndarray, "replicas options"] | None,
+    flow: Flow,
 ) -> Folded | None:
     """Return the weighted sum of the options' outputs; None when no replica has an active option.
 
@@ -99,14 +105,14 @@ def mix(
     a factor of zero for the others is cheaper then than taking and placing channels.
     """
     if active is None:
-        return mixture(weights, [term(None) for term in terms])
+        return flow.kernels.mixture(weights, [term(None) for term in terms])
     used: np.ndarray = np.asarray(active.any(0))
     dense = [k for k, term in enumerate(terms) if used[k] and (isinstance(term, Given) or active[:, k].all())]
     sparse = [k for k in range(len(terms)) if used[k] and k not in dense]
     found = []
     if dense:
         chosen = torch.where(torch.as_tensor(active[:, dense], device=weights.device), weights[:, dense], 0)
-        found.append(mixture(chosen, [terms[k](None) for k in dense]))
+        found.append(flow.kernels.mixture(chosen, [terms[k](None) for k in dense]))
     if sparse:
         found.append(_placed(terms, weights, [(k, np.flatnonzero(active[:, k])) for k in sparse]))
     return sum(found[1:], start=found[0]) if found else None
@@ -168,20 +174,21 @@ class Conv(nn.Module):
         self.weight = nn.Parameter(torch.empty(replicas, out, into, side, side))
         self.bias = nn.Parameter(torch.empty(replicas, out)) if bias else None
 
-    def forward(self, x: Folded, rows: Rows = None) -> Folded:
+    def forward(self, x: Folded, flow: Flow, rows: Rows = None) -> Folded:
         weight = self.weight if rows is None else self.weight[rows]
         bias = None if self.bias is None else (self.bias if rows is None else self.bias[rows]).flatten()
-        return convolve(x, weight, bias, self.stride)
+        return convolve(x, flow.kernels, weight, bias, self.stride)
 
 
 def convolve(
     x: Folded,
+    kernels: Kernels,
     weight: Float[Tensor, "rows out into side side"],
     bias: Float[Tensor, " rows_out"] | None = None,
     stride: int = 1,
 ) -> Folded:
     """Convolve every replica with its own kernels, padded to keep the size at stride 1."""
-    return convolution(x, weight.flatten(0, 1), bias, Geometry(stride, weight.shape[-1] // 2, len(weight)))
+    return kernels.convolution(x, weight.flatten(0, 1), bias, Geometry(stride, weight.shape[-1] // 2, len(weight)))
 
 
 class Norm(nn.Module):
@@ -196,14 +203,14 @@ class Norm(nn.Module):
         self.bias = nn.Parameter(torch.empty(replicas, channels)) if affine else None
         self.normalise = True
 
-    def forward(self, x: Folded, rows: Rows = None) -> Folded:
+    def forward(self, x: Folded, flow: Flow, rows: Rows = None) -> Folded:
         if not self.normalise:
             return x
         if self.weight is None or self.bias is None:
-            return batch_norm(x)
+            return flow.kernels.batch_norm(x)
         weight = self.weight if rows is None else self.weight[rows]
         bias = self.bias if rows is None else self.bias[rows]
-        return batch_norm(x, weight.flatten(), bias.flatten())
+        return flow.kernels.batch_norm(x, weight.flatten(), bias.flatten())
 
 
 class ConvNorm(nn.Module):
@@ -214,21 +221,22 @@ class ConvNorm(nn.Module):
         self.conv = conv
         self.norm = Norm(conv.weight.shape[0], conv.weight.shape[1], affine)
 
-    def forward(self, x: Folded, rows: Rows = None, watch: Watch = UNWATCHED) -> Folded:
-        return self.norm(watch.show("convolution", self.conv(x, rows), rows), rows)
+    def forward(self, x: Folded, flow: Flow, rows: Rows = None) -> Folded:
+        return self.norm(flow.show("convolution", self.conv(x, flow, rows), rows), flow, rows)
 
 
-def together(modules: Sequence[ConvNorm], x: Folded, watch: Watch = UNWATCHED) -> Folded:
+def together(modules: Sequence[ConvNorm], x: Folded, flow: Flow) -> Folded:
     """Return the maps of convolutions of one input, computed as one; side by side within each replica, normalised."""
     norms, biases = [module.norm for module in modules], [module.conv.bias for module in modules]
     bias = None if biases[0] is None else torch.cat([b for b in biases if b is not None], 1).flatten()
-    joined = watch.show("convolution", convolve(x, torch.cat([module.conv.weight for module in modules], 1), bias))
+    weight = torch.cat([module.conv.weight for module in modules], 1)
+    joined = flow.show("convolution", convolve(x, flow.kernels, weight, bias))
     if not norms[0].normalise:
         return joined
     if norms[0].weight is None:
-        return batch_norm(joined)
+        return flow.kernels.batch_norm(joined)
     affine = (torch.cat([getattr(norm, name) for norm in norms], 1).flatten() for name in ("weight", "bias"))
-    return batch_norm(joined, *affine)
+    return flow.kernels.batch_norm(joined, *affine)
 
 
 def apart(modules: Sequence[ConvNorm], joined: Folded) -> list[Given]:

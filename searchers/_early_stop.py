@@ -26,7 +26,7 @@ from torch import Tensor
 
 from searchers import _curvature, _relax
 from searchers._bilevel import Bilevel
-from searchers.base import Logits
+from searchers.base import ForwardInputs, Logits
 
 TOLERANCE = 1e-3
 
@@ -147,7 +147,7 @@ def eigenvalue(searcher: Bilevel, epoch: int) -> list[float]:
     logits, probe, frozen = searcher.logits(), searcher.resources.probe(), searcher.frozen()
 
     def loss(values: Logits) -> Float[Tensor, " replicas"]:
-        return _relax.loss(searcher.supernet, probe, searcher.relax(values), frozen)
+        return _relax.loss(searcher.supernet, probe, searcher.relax(values), frozen, ForwardInputs(twice=True))
 
     with _curvature.exact_arithmetic():
         point = _curvature.hessian_operator(loss, logits)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from searchers import _relax
 from searchers._bilevel import ArchGradient, Bilevel, first_order
-from searchers.base import Batch, StepBatches
+from searchers.base import Batch, ForwardInputs, StepBatches
 
 Flat = Float[Tensor, "replicas size"]
 Order = Literal["first", "second"]
@@ -79,7 +79,9 @@ def neumann(product: Callable[[Flat], Flat], start: Flat, eta: float, terms: int
 def weight_hessian(searcher: Bilevel, train: Batch) -> Callable[[Flat], Flat]:
     """Return v ↦ ∂²L_train/∂w²·v of each replica at the present weights and logits; one backward pass a call."""
     weights = {name: value.requires_grad_() for name, value in searcher.frozen().items()}
-    losses = _relax.loss(searcher.supernet, train, searcher.relax(searcher.logits()), weights)
+    losses = _relax.loss(
+        searcher.supernet, train, searcher.relax(searcher.logits()), weights, ForwardInputs(twice=True)
+    )
     leaves, layout = list(weights.values()), searcher.weights.layout
     gradient = torch.autograd.grad(losses.sum(), leaves, create_graph=True, materialize_grads=True)
     flat = layout.flatten(dict(zip(weights, gradient, strict=True)))

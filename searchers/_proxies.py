@@ -123,7 +123,7 @@ def snip(network: Supernet, choices: Choices, batch: Batch) -> Score:
 
 def grasp(network: Supernet, choices: Choices, batch: Batch) -> Score:
     """Return how much the gradient's norm changes to first order where weights are removed."""
-    losses = _relax.loss(network, batch, choices)
+    losses = _relax.loss(network, batch, choices, inputs=ForwardInputs(twice=True))
     first = _derivatives(losses, _counted(network), again=True)
     slope = sum((g.detach() * g).sum() for _, g in first)
     second = _derivatives(slope, [w for w, _ in first]) if isinstance(slope, Tensor) else []

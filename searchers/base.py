@@ -113,12 +113,15 @@ class ForwardInputs:
         auxiliary: coefficient of the auxiliary skips; 0 leaves them out.
         observe: called with what the pass computes inside the network, in the order of computation; maps of what is
             left out are not computed and not seen.
+        twice: whether derivatives of derivatives will be asked for. They are there and the same anyway, and so is the
+            output: it decides what is fast.
     """
 
     keep: Mapping[str, Float[Tensor, "cells replicas n decisions"]] | None = None
     shift: Mapping[str, Float[Tensor, "cells replicas decisions"]] | None = None
     auxiliary: float = 0.0
     observe: Callable[[Observation], None] | None = None
+    twice: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,11 @@ from torch import nn
 
 from bench import ops
 from bench.rng import torch_stream
+from searchers.base import ForwardInputs
 
 torch.set_num_threads(1)
+
+FLOW = ops.flow_of(ForwardInputs(), 3)
 
 
 def folded(replicas: int = 3, channels: int = 2, n: int = 4, side: int = 5, seed: int = 0) -> torch.Tensor:
@@ -105,7 +108,7 @@ def test_conv_norm_of_some_replicas_is_that_of_each_alone(rows, side: int, strid
     x = folded()
     kept = [0, 1, 2] if rows is None else rows
     index = None if rows is None else torch.tensor(rows)
-    out = ops.unfold(module(ops.pick(x, 3, index), index), len(kept))
+    out = ops.unfold(module(ops.pick(x, 3, index), FLOW, index), len(kept))
     for place, replica in enumerate(kept):
         plain = nn.Sequential(
             nn.Conv2d(2, 5, side, stride, side // 2, bias=bias),
@@ -120,10 +123,10 @@ def test_norm_keeps_no_state():
     module = draw(ops.Norm(2, 3, affine=True))
     assert not list(module.buffers())
     x = folded(2, 3)
-    first = module(x)
-    module(5 + x)
+    first = module(x, FLOW)
+    module(5 + x, FLOW)
     module.eval()
-    assert torch.equal(module(x), first)
+    assert torch.equal(module(x, FLOW), first)
 
 
 def test_linear_and_pooled_are_each_replicas_own():
@@ -149,7 +152,7 @@ def test_mix_computes_what_is_active_for_those_who_use_it():
     weights = normal(3, 4, seed=5)
     active = np.array([[1, 0, 0, 1], [1, 0, 1, 0], [1, 0, 0, 1]], dtype=bool)
     calls: list = []
-    out = ops.mix([counted(calls, v, i) for i, v in enumerate(values)], weights, active)
+    out = ops.mix([counted(calls, v, i) for i, v in enumerate(values)], weights, active, FLOW)
     assert calls == [(0, None), (2, [1]), (3, [0, 2])]
     expected = torch.zeros_like(values[0])
     for replica in range(3):
@@ -163,9 +166,9 @@ def test_mix_of_nothing_is_none_and_without_active_all_is_computed():
     values, calls = folded(), []
     weights = torch.zeros(3, 2, dtype=torch.float64)
     terms = [counted(calls, values, 0), counted(calls, values, 1)]
-    assert ops.mix(terms, weights, np.zeros((3, 2), dtype=bool)) is None
+    assert ops.mix(terms, weights, np.zeros((3, 2), dtype=bool), FLOW) is None
     assert calls == []
-    assert not ops.mix(terms, weights, None).any()
+    assert not ops.mix(terms, weights, None, FLOW).any()
     assert calls == [(0, None), (1, None)]
 
 

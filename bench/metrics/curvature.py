@@ -10,6 +10,7 @@ Sources: Zela et al. (2020), Understanding and Robustifying Differentiable Archi
 (eigenvalue of the validation loss); what their code and its descendants plot is `legacy`.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -116,11 +117,12 @@ def choices_loss(
     searcher: Searcher, batch: Batch, inputs: ForwardInputs = ForwardInputs()
 ) -> Callable[[Choices], PerReplica]:
     """Return the loss as a function of the mixing weights; network weights are detached, so they get no gradients."""
+    twice = dataclasses.replace(inputs, twice=True)
     network = cast(torch.nn.Module, searcher.supernet)
     fixed = {name: parameter.detach() for name, parameter in searcher.supernet.named_parameters()}
 
     def loss(choices: Choices) -> PerReplica:
-        scores = torch.func.functional_call(network, fixed, (batch.images, choices, inputs))
+        scores = torch.func.functional_call(network, fixed, (batch.images, choices, twice))
         return functional.cross_entropy(scores.mT, batch.labels, reduction="none").mean(1)
 
     return loss

@@ -55,8 +55,8 @@ class CellChoices:
         active = self.active(group)
         return self.weights(group)[:, decision], None if active is None else active[:, decision]
 
-    def watch(self, replicas: int) -> ops.Watch:
-        return ops.Watch(self.inputs.observe, replicas)
+    def flow(self, replicas: int) -> ops.Flow:
+        return ops.flow_of(self.inputs, replicas)
 
     def keep(self, group: str, decision: int) -> Float[Tensor, "replicas n"] | None:
         keep = self.inputs.keep

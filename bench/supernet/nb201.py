@@ -49,32 +49,33 @@ class Cell(nn.Module):
 
     def _leaving(self, source: int, x: ops.Folded, replicas: int, choices: CellChoices) -> dict[int, list[ops.Term]]:
         """Return the operations on a node for every edge out of it."""
-        watch, edges = choices.watch(replicas), _outgoing(source)
+        flow, edges = choices.flow(replicas), _outgoing(source)
         if self.shared:
             return dict.fromkeys(edges, self._shared_operations(source, x, replicas, choices))
-        if choices.choices.active is None and watch.observe is None:
-            return self._dense_operations(edges, x, replicas)
-        return {edge: self._operations(edge, x, watch) for edge in edges}
+        if choices.choices.active is None and flow.observe is None:
+            return self._dense_operations(edges, x, flow)
+        return {edge: self._operations(edge, x, flow) for edge in edges}
 
-    def _dense_operations(self, edges: list[int], x: ops.Folded, replicas: int) -> dict[int, list[ops.Term]]:
+    def _dense_operations(self, edges: list[int], x: ops.Folded, flow: ops.Flow) -> dict[int, list[ops.Term]]:
         """Return the operations of edges out of a node: each kind of convolution as one, skip and pooling once."""
+        replicas = flow.replicas
         part = self._part(x, replicas)
         positive, skip, pool = F.relu(part), ops.Given(part, replicas), ops.Given(ops.average_pool(part), replicas)
 
         def convolved(every: nn.ModuleList) -> list[ops.Given]:
             modules = [cast(ops.ConvNorm, every[edge]) for edge in edges]
-            return ops.apart(modules, ops.together(modules, positive))
+            return ops.apart(modules, ops.together(modules, positive, flow))
 
         pairs = zip(convolved(self.conv1x1), convolved(self.conv3x3), strict=True)
         return {edge: [skip, *pair, pool] for edge, pair in zip(edges, pairs, strict=True)}
 
-    def _operations(self, place: int, x: ops.Folded, watch: ops.Watch) -> list[ops.Term]:
+    def _operations(self, place: int, x: ops.Folded, flow: ops.Flow) -> list[ops.Term]:
         """Return the operations on x, with the weights of a place: an edge, or a node where edges share them."""
-        replicas = watch.replicas
+        replicas = flow.replicas
         part = self._part(x, replicas)
 
         def conv(module: nn.Module) -> ops.Term:
-            return lambda rows: module(watch.relu(ops.pick(part, replicas, rows), rows), rows, watch)
+            return lambda rows: module(flow.relu(ops.pick(part, replicas, rows), rows), flow, rows)
 
         return [
             ops.Given(part, replicas),
@@ -88,7 +89,7 @@ class Cell(nn.Module):
         active, used = choices.active("op"), np.ones((replicas, len(OPERATIONS)), bool)
         if active is not None:
             used &= active[:, _outgoing(source)].any(1)
-        terms = self._operations(source, x, choices.watch(replicas))
+        terms = self._operations(source, x, choices.flow(replicas))
         return [ops.once(term, used[:, option], x.device) for option, term in enumerate(terms, start=SKIP)]
 
     def _part(self, x: ops.Folded, replicas: int) -> ops.Folded:
@@ -99,13 +100,14 @@ class Cell(nn.Module):
         if not self.weighted:
             return sum(outputs[1:], start=outputs[0])
         terms = [ops.Given(output, replicas) for output in outputs]
-        total = ops.mix(terms, *choices.row(f"in_{target}", 0))
+        total = ops.mix(terms, *choices.row(f"in_{target}", 0), choices.flow(replicas))
         return torch.zeros_like(outputs[0]) if total is None else total
 
     def _edge(self, edge: int, x: ops.Folded, terms: list[ops.Term], replicas: int, choices: CellChoices) -> ops.Folded:
         # "none" multiplies by zero whatever its weight: both its output and its gradient are zero.
         weights, active = choices.row("op", edge)
-        mixed = ops.mix(terms, weights[:, SKIP:], None if active is None else active[:, SKIP:])
+        active = None if active is None else active[:, SKIP:]
+        mixed = ops.mix(terms, weights[:, SKIP:], active, choices.flow(replicas))
         mixed = torch.zeros_like(self._part(x, replicas)) if mixed is None else mixed
         keep, shift = choices.keep("op", edge), choices.shift("op", edge)
         mixed = mixed if keep is None else ops.mask(mixed, keep)
@@ -123,10 +125,10 @@ class Residual(nn.Module):
         self.second = ops.ConvNorm(ops.Conv(replicas, (out, out, 3)))
         self.shortcut = ops.Conv(replicas, (out, into, 1))
 
-    def forward(self, x: ops.Folded, watch: ops.Watch) -> ops.Folded:
-        shortcut = self.shortcut(F.avg_pool2d(x, 2, stride=2, ceil_mode=True, count_include_pad=False))
-        main = self.second(watch.relu(self.first(watch.relu(x), watch=watch)), watch=watch)
-        return watch.show("convolution", shortcut) + main
+    def forward(self, x: ops.Folded, flow: ops.Flow) -> ops.Folded:
+        shortcut = self.shortcut(F.avg_pool2d(x, 2, stride=2, ceil_mode=True, count_include_pad=False), flow)
+        main = self.second(flow.relu(self.first(flow.relu(x), flow)), flow)
+        return flow.show("convolution", shortcut) + main
 
 
 def _conv(replicas: int, channels: int, side: int) -> ops.ConvNorm:
@@ -176,13 +178,13 @@ class NB201Supernet(nn.Module):
         check_auxiliary(inputs, self.auxiliary)
         active = None if choices.active is None else self.live(choices.active)
         choices = Choices(choices.weights, active)
-        watch = ops.Watch(inputs.observe, replicas)
-        x = self.stem(ops.fold(images), watch=watch)
+        flow = ops.flow_of(inputs, replicas)
+        x = self.stem(ops.fold(images), flow)
         for index, cell in enumerate(self.cell):
             if index and index % (self.cells // 3) == 0:
-                x = self.reduce[index // (self.cells // 3) - 1](x, watch)
+                x = self.reduce[index // (self.cells // 3) - 1](x, flow)
             x = cell(x, replicas, CellChoices(choices, inputs, index))
-        return self.classifier(ops.pooled(watch.relu(self.head(x)), replicas))
+        return self.classifier(ops.pooled(flow.relu(self.head(x, flow)), replicas))
 
     def address(self, name: str) -> Address | None:
         parts = name.split(".")

@@ -32,21 +32,22 @@ class Cell(nn.Module):
 
     def forward(self, x: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
         *projected, out = self._projections(x, replicas, choices)
+        flow = choices.flow(replicas)
         states: list[ops.Folded] = []
         for node in range(1, self.nodes + 1):
             terms: list[ops.Term] = [projected[node - 1], *(ops.Given(state, replicas) for state in states)]
-            z = ops.mix(terms, *self._parents(node, replicas, choices, x))
+            z = ops.mix(terms, *self._parents(node, replicas, choices, x), flow)
             states.append(self._operation(node, self._empty(x, replicas) if z is None else z, replicas, choices))
         return self._output(out, states, replicas, choices)
 
     def _projections(self, x: ops.Folded, replicas: int, choices: CellChoices) -> list[ops.Term]:
         """Return the projections of the cell's input for every node and the output; as one where all are computed."""
-        modules, watch = [*self.project, self.project_out], choices.watch(replicas)
+        modules, flow = [*self.project, self.project_out], choices.flow(replicas)
         if choices.choices.active is None:
-            return [*ops.apart(modules, watch.relu(ops.together(modules, x, watch)))]
+            return [*ops.apart(modules, flow.relu(ops.together(modules, x, flow)))]
 
         def term(module: nn.Module) -> ops.Term:
-            return lambda rows: watch.relu(module(ops.pick(x, replicas, rows), rows, watch), rows)
+            return lambda rows: flow.relu(module(ops.pick(x, replicas, rows), flow, rows), rows)
 
         return [term(module) for module in modules]
 
@@ -61,17 +62,17 @@ class Cell(nn.Module):
 
     def _operation(self, node: int, z: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
         part = ops.first_part(z, replicas, self.parts)
-        watch = choices.watch(replicas)
+        flow = choices.flow(replicas)
 
         def conv(module: nn.Module) -> ops.Term:
-            return lambda rows: watch.relu(module(ops.pick(part, replicas, rows), rows, watch), rows)
+            return lambda rows: flow.relu(module(ops.pick(part, replicas, rows), flow, rows), rows)
 
         terms: list[ops.Term] = [
             lambda rows: ops.max_pool(ops.pick(part, replicas, rows)),
             conv(self.conv3x3[node - 1]),
             conv(self.conv1x1[node - 1]),
         ]
-        mixed = ops.mix(terms, *choices.row("op", node - 1))
+        mixed = ops.mix(terms, *choices.row("op", node - 1), flow)
         mixed = torch.zeros_like(part) if mixed is None else mixed
         keep, shift = choices.keep("op", node - 1), choices.shift("op", node - 1)
         mixed = mixed if keep is None else ops.mask(mixed, keep)
@@ -89,7 +90,7 @@ class Cell(nn.Module):
         if projected is None:
             return ops.scale(joined, of_states)
         pairs = torch.stack([weights[:, :1].expand(-1, self.nodes).flatten(), of_states], 1)
-        return ops.mixture(pairs, [projected, joined])
+        return choices.flow(replicas).kernels.mixture(pairs, [projected, joined])
 
     def _empty(self, x: ops.Folded, replicas: int) -> ops.Folded:
         return x.new_zeros(x.shape[0], replicas * self.channels, *x.shape[2:])
@@ -131,13 +132,13 @@ class OneShotSupernet(nn.Module):
         check_auxiliary(inputs, self.auxiliary)
         active = None if choices.active is None else self.live(choices.active)
         choices = Choices(choices.weights, active)
-        watch = ops.Watch(inputs.observe, replicas)
-        x = watch.relu(self.stem(ops.fold(images), watch=watch))
+        flow = ops.flow_of(inputs, replicas)
+        x = flow.relu(self.stem(ops.fold(images), flow))
         for index, cell in enumerate(self.cell):
             if index and index % (self.cells // 3) == 0:
                 x = ops.max_pool(x, side=2, stride=2)
             x = cell(x, replicas, CellChoices(choices, inputs, index))
-        return self.classifier(ops.pooled(self.head(watch.relu(x), watch=watch), replicas))
+        return self.classifier(ops.pooled(self.head(flow.relu(x), flow), replicas))
 
     def address(self, name: str) -> Address | None:
         parts = name.split(".")
