@@ -193,15 +193,17 @@ def test_without_a_benchmark_the_papers_width_is_measured_too(tmp_path: Path, mo
     sizes = []
 
     def noted(bench: Bench, methods: object, plan: Plan) -> list[Section]:
-        sizes.append((bench.preset.channels, bench.preset.cells, bench.dataset.search.images.shape[1:], plan.most))
+        preset, side = bench.preset, bench.dataset.search.images.shape[1:]
+        sizes.append((preset.channels, preset.cells, side, plan.most, preset.curvature))
         return [Section("Noted", "", (), [])]
 
     monkeypatch.setitem(PARTS, "stack", noted)
     monkeypatch.setitem(PARTS, "floor", lambda *_: [])
-    assert main([*small, "--most", "8", "--parts", "stack,floor", "--into", str(tmp_path / "out")]) == 0
+    out = ["--into", str(tmp_path / "out")]
+    assert main([*small, "--most", "8", "--parts", "stack,floor", "--curvature", "exact", *out]) == 0
     read = json.loads((tmp_path / "out" / "tiny.json").read_text(encoding="utf-8"))
     assert [len(sitting["sections"]) for sitting in read["sittings"]] == [1, 1]
-    assert sizes == [(2, 1, (3, 8, 8), 8), (16, 1, (3, 32, 32), 2)]
+    assert sizes == [(2, 1, (3, 8, 8), 8, "exact"), (16, 1, (3, 32, 32), 2, "exact")]
 
 
 def test_noise_has_halves_and_classes_like_the_images_it_stands_for() -> None:

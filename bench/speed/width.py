@@ -1,6 +1,7 @@
 """The papers' batch, channels and probe with one cell a stage, on noise of CIFAR-10's shape: nothing to prepare.
 
-Seconds of a step do not depend on what the images show. How many products a measurement of λ takes may.
+Seconds of a step do not depend on what the images show. How many products a measurement of λ takes may. Of the
+request's options only the space, the device and how λ is measured are taken over.
 """
 
 from dataclasses import replace
@@ -22,6 +23,7 @@ def prepare(request: Request) -> Bench:
     """Return a bench of that size on the request's space and device."""
     space = spaces.get(request.space)
     preset = replace(paper(space.name), cells=1, dataset="noise", split_rule="first_second")
+    preset = preset if request.curvature is None else replace(preset, curvature=request.curvature)
     asked = replace(request, benchmark="paper", table="none")
     device, why = choice.choose_device(request.device), "the papers' width"
     return Bench(asked, space, preset, noise(preset.train_size), "noise", None, device, why)
