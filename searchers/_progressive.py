@@ -1,14 +1,11 @@
 """A search in stages: each is a two-level search of its own, which takes over from the last one what its plan says."""
 
-from collections.abc import Mapping
 from typing import Any, Protocol, final, runtime_checkable
 
-from torch import Tensor
-
+from searchers._acting import Acting
 from searchers._bilevel import Bilevel
 from searchers._descent import ArchOptimiser
 from searchers._optim import SGD
-from searchers.base import Choices, DataPolicy, Logits, StepBatches, StepLosses, Supernet
 
 
 @runtime_checkable
@@ -29,32 +26,18 @@ class Plan(Protocol):
 
 
 @final
-class Progressive:
+class Progressive(Acting[Bilevel]):
     """The stages of a plan, one after the other; networks, logits, optimisers and schedules are those of the stage."""
-
-    no_curvature = None
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.first = plan, 0
         self.number = plan.stage(0)
-        self.stage = plan.searcher(self.number, 0)
+        self.acting = plan.searcher(self.number, 0)
         plan.enter(self.number, self.stage, None)
 
     @property
-    def policy(self) -> DataPolicy:
-        return self.stage.policy
-
-    @property
-    def supernet(self) -> Supernet:
-        return self.stage.supernet
-
-    @property
-    def hessian_of(self) -> str:
-        return self.stage.hessian_of
-
-    @property
-    def shift_invariant(self) -> tuple[str, ...]:
-        return self.stage.shift_invariant
+    def stage(self) -> Bilevel:
+        return self.acting
 
     @property
     def excluded(self) -> tuple[str, ...]:
@@ -72,29 +55,14 @@ class Progressive:
     def arch_lr(self) -> float:
         return self.stage.arch_lr
 
-    def logits(self) -> Logits:
-        return self.stage.logits()
-
-    def relax(self, logits: Logits) -> Choices:
-        return self.stage.relax(logits)
-
-    def selected(self) -> Logits | None:
-        return self.stage.selected()
-
-    def diagnostics(self) -> Mapping[str, Tensor]:
-        return self.stage.diagnostics()
-
     def begin_epoch(self, epoch: int) -> None:
         """Go on to the stage of the epoch: records of the epoch before are those of the last stage, whole."""
         number = self.plan.stage(epoch)
         if number != self.number:
             old, self.number, self.first = self.stage, number, epoch
-            self.stage = self.plan.searcher(number, epoch)
+            self.acting = self.plan.searcher(number, epoch)
             self.plan.enter(number, self.stage, old)
         self.stage.begin_epoch(epoch - self.first)
-
-    def step(self, batches: StepBatches) -> StepLosses:
-        return self.stage.step(batches)
 
     def end_epoch(self, epoch: int) -> None:
         self.stage.end_epoch(epoch - self.first)
@@ -107,5 +75,5 @@ class Progressive:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.number, self.first = state["number"], state["first"]
-        self.stage = self.plan.searcher(self.number, self.first)
+        self.acting = self.plan.searcher(self.number, self.first)
         self.stage.load_state_dict(state["stage"])

@@ -9,13 +9,13 @@ rows in `begin_epoch` and `finish`. Checkpoints hold the state of both.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, make_dataclass, replace
 from typing import Any, final
 
 import torch
-from torch import Tensor
 
+from searchers._acting import Acting
 from searchers.base import (
     Batch,
     Choices,
@@ -23,13 +23,11 @@ from searchers.base import (
     Evaluation,
     Group,
     Horizon,
-    Logits,
     Native,
     Resources,
     Sampling,
     Searcher,
     StepBatches,
-    StepLosses,
     Supernet,
     SupernetOptions,
 )
@@ -143,7 +141,7 @@ class Shorter:
 
 
 @final
-class Staged:
+class Staged(Acting[Searcher]):
     """A search, and from epoch `first` on a selection."""
 
     def __init__(self, search: Searcher, select: Callable[[], Searcher], first: int) -> None:
@@ -152,52 +150,16 @@ class Staged:
 
     @property
     def stage(self) -> Searcher:
-        """Return the one that is at work."""
         return self.search if self.selection is None else self.selection
-
-    @property
-    def policy(self) -> DataPolicy:
-        return self.stage.policy
-
-    @property
-    def supernet(self) -> Supernet:
-        return self.stage.supernet
-
-    @property
-    def hessian_of(self) -> str | None:
-        return self.stage.hessian_of
-
-    @property
-    def no_curvature(self) -> str | None:
-        return self.stage.no_curvature
-
-    @property
-    def shift_invariant(self) -> tuple[str, ...]:
-        return self.stage.shift_invariant
 
     @property
     def native(self) -> Native | None:
         return self.stage.native if isinstance(self.stage, Sampling) else None
 
-    def logits(self) -> Logits:
-        return self.stage.logits()
-
-    def relax(self, logits: Logits) -> Choices:
-        return self.stage.relax(logits)
-
-    def selected(self) -> Logits | None:
-        return self.stage.selected()
-
-    def diagnostics(self) -> Mapping[str, Tensor]:
-        return self.stage.diagnostics()
-
     def begin_epoch(self, epoch: int) -> None:
         if epoch >= self.first:
             self._hand_over()
         self.stage.begin_epoch(epoch)
-
-    def step(self, batches: StepBatches) -> StepLosses:
-        return self.stage.step(batches)
 
     def end_epoch(self, epoch: int) -> None:
         self.stage.end_epoch(epoch)
