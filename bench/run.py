@@ -65,6 +65,7 @@ def _supernets(console: Console, requests: Sequence[Request]) -> Callable[[], in
         bench = setup.prepare(request)
         asked = [variant for method in chosen for variant in variants.variants(bench, method)]
         variants.check_networks(bench, asked)
+        variants.check_settings(bench, asked)
         plans.append(plan(bench, asked))
         worker.share(bench, decided(bench))
 

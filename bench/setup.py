@@ -97,6 +97,16 @@ def check_network(bench: Bench, spec: RunSpec, options: SupernetOptions) -> None
         bench.space.supernet(_size(bench, spec), 1, options)
 
 
+def rehearse(bench: Bench, method: Method, spec: RunSpec) -> None:
+    """Make the searcher of a run and forget it: what its settings cannot be is said before anything is searched.
+
+    Raises:
+        ValueError: a setting does not fit.
+    """
+    here = dataclasses.replace(bench, device=torch.device("cpu"))
+    method.build(spec.settings, stack(here, method, (spec,)).lab)
+
+
 def _size(bench: Bench, spec: RunSpec) -> NetworkSize:
     return NetworkSize(spec.channels, spec.cells, bench.dataset.search.images.shape[1], bench.dataset.classes)
 

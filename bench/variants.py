@@ -11,7 +11,7 @@ from bench.metrics.native import NativeSettings
 from bench.metrics.ranking import RankingProbe
 from bench.presets import Preset
 from bench.request import Request, Settings, grid
-from bench.setup import Bench, check_network
+from bench.setup import Bench, check_network, rehearse
 from bench.spec import RunSpec, replace_settings
 from searchers.base import SupernetOptions
 from searchers.entry import Method
@@ -126,6 +126,21 @@ def check_networks(bench: Bench, chosen: Sequence[Variant]) -> None:
                     "network with --channels or --cells, or leave the method out"
                 ) from error
             fit.add(options)
+
+
+def check_settings(bench: Bench, chosen: Sequence[Variant]) -> None:
+    """Raise where a setting that was asked for cannot be.
+
+    Raises:
+        ValueError: the first of them, with what to do.
+    """
+    for variant in chosen:
+        if not any(variant.changes.get(name) for name in ("*", variant.method.name)):
+            continue
+        try:
+            rehearse(bench, variant.method, variant.specs[0])
+        except ValueError as error:
+            raise ValueError(f"{variant.label}: {error}; change what --set says of it") from error
 
 
 def specs(bench: Bench, method: Method, changes: Settings | None = None) -> tuple[RunSpec, ...]:

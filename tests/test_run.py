@@ -450,6 +450,14 @@ def test_a_method_that_fails_leaves_its_reason_and_the_others_go_on(
         ),
         (["--methods", "pdarts", "--set", "pdarts.depth=[0.5, 1, 2]"], "error: toy pdarts: expected a depth, a share"),
         (["--methods", "pc_darts+perturbation", "--channels", "6"], "error: toy pc_darts+perturbation: expected part"),
+        (
+            ["--methods", "darts_ada,darts", "--set", "darts_ada.factor=2,0.5"],
+            "error: darts_ada[factor=0.5]: expected a factor over 1, got 0.5; change what --set says of it",
+        ),
+        (
+            ["--methods", "dsnas", "--set", "*.gap=-1"],
+            "error: dsnas: expected a positive gap or null, got -1.0; change",
+        ),
         (["--bogus"], "error: unrecognized arguments: --bogus"),
     ],
 )
