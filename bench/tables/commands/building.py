@@ -60,14 +60,15 @@ def _build(chosen: argparse.Namespace) -> int:
 
     from bench import choice, data, spaces
     from bench.data.augment import published
-    from bench.tables.build import Plan, Protocol, build, identity, set_aside, table
+    from bench.tables.build import Plan, build, identity, protocol, set_aside, table
     from bench.tables.parts import Parts
 
     given = {name: getattr(chosen, name) for name in PROTOCOL if getattr(chosen, name) is not None}
-    dataset, protocol = set_aside(data.load(chosen.dataset)), dataclasses.replace(Protocol(), **given)
+    space, dataset = spaces.get(chosen.space), set_aside(data.load(chosen.dataset))
+    training = dataclasses.replace(protocol(space.name), **given)
     if dataset.name != "digits":
-        protocol = dataclasses.replace(protocol, augmentation=published(dataset.name))
-    plan = Plan(spaces.get(chosen.space), dataset, protocol)
+        training = dataclasses.replace(training, augmentation=published(dataset.name))
+    plan = Plan(space, dataset, training)
     name, wanted = f"{plan.space.name}-{plan.dataset.name}", identity(plan)
     out = chosen.out or default_cache() / "tables" / f"{name}.arrow"
     if not chosen.fresh and _holds(out, plan.space.name, wanted):
