@@ -7,7 +7,7 @@ import pytest
 import bench.spaces
 from bench import data
 from bench.tables import catalog
-from bench.tables.build import Plan, Protocol, identity, set_aside
+from bench.tables.build import Plan, identity, protocol, set_aside
 from bench.tables.forms import import_table
 
 shipped = pytest.mark.parametrize("path", sorted(catalog.EMBEDDED.glob("*.parquet")), ids=lambda path: path.stem)
@@ -20,7 +20,7 @@ def test_no_cell_is_missing_and_the_protocol_is_the_builders(path: Path) -> None
     table = import_table(path, name, space.multiplicities(), space.size())
     assert set(table.keys) == set(space.multiplicities())
     assert int(table.multiplicities.sum()) == space.size()
-    plan = Plan(space, set_aside(data.load(dataset)), Protocol())
+    plan = Plan(space, set_aside(data.load(dataset)), protocol(name))
     assert identity(plan) in table.provenance
     ends = {(slot.budget, slot.epoch) for slot in table.measurements}
     assert ends == {(4, 1), (4, 2), (4, None)}
