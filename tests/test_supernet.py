@@ -297,7 +297,7 @@ def called(network, images: Tensor, choices: Choices) -> dict[str, list[int]]:
 
     def remember(path: str):
         def hook(module, args):
-            rows = args[1] if len(args) > 1 else None
+            rows = args[2] if len(args) > 2 else None
             assert path not in calls
             calls[path] = list(range(len(module.weight))) if rows is None else rows.tolist()
 
