@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from bench import choice, spaces
 from bench.checkpoint import write_json
-from bench.folders import merge
+from bench.folders import merge, read_json
 from bench.metrics.cell import Truth, looked_up
 from bench.setup import table_facts
 from bench.spec import run_name, signature
@@ -80,7 +80,7 @@ def look_up(source: Path, target: Path, tables: Tables) -> Found:
 
 def _look_up(run: Path, area: Path, tables: Tables) -> str | None:
     """Write a run with its cells looked up anew; return why it cannot be."""
-    spec = json.loads((run / "spec.json").read_text(encoding="utf-8"))
+    spec = read_json(run / "spec.json")
     if spec["ranking"] is not None:
         return "it measured the correlation of shared weights with its own table; search it again"
     if not any((run / name).exists() for name in ENDS):
@@ -93,12 +93,16 @@ def _look_up(run: Path, area: Path, tables: Tables) -> str | None:
     spec |= {"table": truth.reference.digest, "budget": truth.reference.budget}
     named = {**spec, "signature": signature(spec)}
     folder = area / "runs" / run_name(spec["space"], spec["method"], spec["seed"], named["signature"])
+    lines = (run / "records.jsonl").read_text(encoding="utf-8").splitlines()
+    records = "".join(_line(json.loads(line), truth) for line in lines)
+    if folder.exists():  # searched with two tables, which are one now
+        same = (folder / "records.jsonl").read_text(encoding="utf-8") == records
+        return None if same else f"another run of the folder, with other records, becomes {folder.name} too"
     folder.mkdir(parents=True)
     for name in COPIED:
         if (run / name).exists():
             shutil.copy2(run / name, folder / name)
-    lines = (run / "records.jsonl").read_text(encoding="utf-8").splitlines()
-    (folder / "records.jsonl").write_text("".join(_line(json.loads(line), truth) for line in lines), encoding="utf-8")
+    (folder / "records.jsonl").write_text(records, encoding="utf-8")
     write_json(folder / "table.json", table_facts(truth))
     write_json(folder / "spec.json", named)
     return None

@@ -156,10 +156,15 @@ def _run(folder: Path) -> Run:
     content = path.read_bytes() if path.exists() else b""
     ended = any((folder / name).exists() for name in ENDS)
     records = content[: content.rfind(b"\n") + 1]
-    return Run(folder, _json(folder / "spec.json"), _json(folder / "environment.json"), records, ended)
+    return Run(folder, read_json(folder / "spec.json"), read_json(folder / "environment.json"), records, ended)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what a file of a run says, nothing where there is no file.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     if not path.exists():
         return {}
     try:

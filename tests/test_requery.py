@@ -81,6 +81,26 @@ def test_what_cannot_be_looked_up_is_named_and_the_rest_is(tmp_path: Path, error
     assert "search it again" in ranked
 
 
+def test_runs_of_two_tables_that_become_one_must_agree(tmp_path: Path, errors: Errors) -> None:
+    wanted = str(table(tmp_path / "wanted.arrow", seed=3))
+    a = searched(tmp_path / "a", "--table", str(table(tmp_path / "other.arrow")))
+    searched(a, "--table", "none")
+    assert looked_up(a, tmp_path / "c", "--table", wanted) == 0
+    assert decided(tmp_path / "c") == decided(searched(tmp_path / "b", "--table", wanted))
+    (one, _) = sorted(a.glob("runs/toy-darts-s0-*"))
+    records = one / "records.jsonl"
+    records.write_text(records.read_text(encoding="utf-8").replace('"epoch": 2', '"epoch": 3'), encoding="utf-8")
+    assert looked_up(a, tmp_path / "d", "--table", wanted) == 1
+    assert "with other records, becomes toy-darts-s0-" in errors()[0]
+
+
+def test_a_damaged_specification_is_named(tmp_path: Path, errors: Errors) -> None:
+    a = searched(tmp_path / "a", "--table", str(table(tmp_path / "whole.arrow")))
+    (folders(a)["toy-darts-s0"] / "spec.json").write_text("{", encoding="utf-8")
+    assert looked_up(a, tmp_path / "c", "--table", str(tmp_path / "whole.arrow")) == 2
+    assert "expected JSON in" in errors()[0]
+
+
 def test_a_space_without_a_table_is_named(tmp_path: Path, errors: Errors) -> None:
     a = searched(tmp_path / "a", "--table", "none")
     assert looked_up(a, tmp_path / "c") == 1
