@@ -19,10 +19,10 @@ def lambda_regret(axes: list[Axes], found: pd.DataFrame, styles: _panels.Styles)
     for label, rows in _panels.by_label(found.dropna(subset="lambda_and_regret"), styles):
         points = rows[["lambda_final", "final_regret_test"]].to_numpy(np.float64)
         _draw_cloud(ax, points, styles[label])
-    _panels.scale(ax, linear_threshold(found["final_regret_test"].to_numpy(np.float64)))
-    ax.set_ylim(min(0.0, ax.dataLim.ymin), 1.15 * max(ax.dataLim.ymax, _panels.REGRET_THRESHOLD))
     _panels.name(ax, "λ at the end (signed)", "final test regret")
     _panels.scale_x(ax, linear_threshold(found["lambda_final"].to_numpy(np.float64)))
+    _panels.scale(ax, linear_threshold(found["final_regret_test"].to_numpy(np.float64)))
+    ax.set_ylim(min(0.0, ax.dataLim.ymin), 1.15 * max(ax.dataLim.ymax, _panels.REGRET_THRESHOLD))
 
 
 def _draw_cloud(ax: Axes, points: Float[np.ndarray, "seeds 2"], style: Style) -> None:

@@ -181,6 +181,18 @@ def test_the_scatter_has_a_marker_a_run_and_the_mean_with_its_interval(frame: pd
     np.testing.assert_allclose(intervals[1][:, 1], [0.26, 0.3])
 
 
+def test_the_scatter_has_as_much_room_beside_its_largest_marker_as_beside_its_smallest(frame: pd.DataFrame) -> None:
+    values = {"darts": -0.01, "gdas": 40.0}
+    frame["lambda_dominant"] = frame["label"].map(values)
+    ax = figures.draw("lambda_regret", frame).axes[0]
+    assert {round(x, 9) for line in ax.lines for x in line.get_xdata()} == set(values.values())
+    assert ax.get_xscale() == "symlog"
+    drawn = ax.transData.transform([(x, 0) for line in ax.lines for x in line.get_xdata()])[:, 0]
+    left, right = ax.transData.transform([(x, 0) for x in ax.get_xlim()])[:, 0]
+    assert right - drawn.max() == pytest.approx(drawn.min() - left)
+    assert right - drawn.max() > 0.03 * (right - left)
+
+
 def test_the_profile_counts_seeds_up_to_a_regret(frame: pd.DataFrame) -> None:
     figure = figures.draw("profile", frame)
     assert legend(figure) == ["darts", "random_ws", "gdas", "random cell"]
