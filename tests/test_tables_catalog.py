@@ -1,5 +1,7 @@
 """Where tables are found, and the command line."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -239,6 +241,16 @@ def test_info_finds_the_table_of_a_space(
         shown.append(capsys.readouterr().out)
     assert len(set(shown)) == 1
     assert shown[0].startswith(f"table    {table_201}\nspace    nb201\n")
+
+
+def test_a_reader_that_has_seen_enough_is_no_mistake(table_201: Path) -> None:
+    asked = [sys.executable, "-m", "bench.tables", "info", str(table_201)]
+    with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as told:
+        assert told.stdout is not None
+        assert told.stderr is not None
+        told.stdout.close()
+        assert told.stderr.read() == b""
+    assert told.returncode == 141
 
 
 def test_every_command_on_a_table_takes_the_name_of_a_space(

@@ -1,6 +1,7 @@
 """Import, build, inspect, query, compare and export benchmark tables: `python -m bench.tables --help`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +13,9 @@ from bench.tables.commands.measure import MEASURE, SAMPLE
 from bench.tables.commands.query import QUERY
 from bench.tables.commands.relate import RELATE
 from bench.tables.commands.verify import VERIFY
+
+CUT = 141
+"""Exit code where nobody reads on, as of a command that SIGPIPE ends."""
 
 COMMANDS = {
     "import": IMPORT,
@@ -30,7 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; a mistake is one sentence on stderr and exit code 2."""
     chosen = _parser().parse_args(arguments)
     try:
-        return COMMANDS[chosen.command].run(chosen)
+        code = COMMANDS[chosen.command].run(chosen)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read has seen enough: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CUT
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return WRONG
