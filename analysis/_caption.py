@@ -28,6 +28,7 @@ OPTIONAL = {
     "spec.split_rule": "split",
     "spec.train_size": "training images",
     "spec.batch_size": "batch size",
+    "spec.precision": "steps in",
 }
 
 

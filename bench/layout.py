@@ -39,6 +39,11 @@ def unfold(x: Folded, replicas: int) -> Float[Tensor, "n replicas c h w"]:
     return x.unflatten(1, (replicas, -1))
 
 
+def factored(x: Folded, factor: Float[Tensor, "..."]) -> Folded:
+    """Multiply a map by a factor of a wider type, perhaps; the product is rounded to the type of the map."""
+    return (x * factor).to(x.dtype)
+
+
 def pick(x: Folded, replicas: int, rows: Rows) -> Folded:
     """Return the channels of some replicas only."""
     return x if rows is None else take(x, channels_of(rows, x.shape[1] // replicas))

@@ -25,12 +25,15 @@ Factors = Float[Tensor, "rc 1 1"]
 
 
 def torch_mixture(weights: Weights, terms: Sequence[Maps]) -> Maps:
-    """Return what `mixture` does, to the same bits; cheap to differentiate once."""
+    """Return what `mixture` does, to the same bits; cheap to differentiate once.
+
+    Weights may be of a wider type than the maps: the sum is taken in theirs and rounded once.
+    """
     factors = _columns(weights, terms[0])
     total = terms[0] * factors[0]
     for factor, term in zip(factors[1:], terms[1:], strict=True):
         total = torch.addcmul(total, term, factor)
-    return total
+    return total.to(terms[0].dtype)
 
 
 def mixture(weights: Weights, terms: Sequence[Maps]) -> Maps:

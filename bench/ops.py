@@ -18,7 +18,20 @@ from torch import Tensor, nn
 
 from bench.convolution import Geometry
 from bench.kernels import ONCE, TWICE, Kernels
-from bench.layout import Folded, Rows, fold, per_channel, pick, place, side_by_side, split, stretch, take, unfold
+from bench.layout import (
+    Folded,
+    Rows,
+    factored,
+    fold,
+    per_channel,
+    pick,
+    place,
+    side_by_side,
+    split,
+    stretch,
+    take,
+    unfold,
+)
 from searchers.base import ForwardInputs, Observation
 
 Term = Callable[[Rows], Folded]
@@ -48,6 +61,11 @@ class Flow:
         return F.relu(self.show("relu", x, rows))
 
 
+def entering(images: Float[Tensor, "replicas n c h w"], inputs: ForwardInputs, weight: Tensor) -> Folded:
+    """Return the images as the first map of a pass, whose type is that of all maps."""
+    return fold(images.to(weight.dtype) if inputs.twice or inputs.exact else images)
+
+
 def flow_of(inputs: ForwardInputs, replicas: int) -> Flow:
     """Return the pass that a network's inputs ask for."""
     return Flow(replicas, inputs.observe, TWICE if inputs.twice else ONCE)
@@ -55,17 +73,17 @@ def flow_of(inputs: ForwardInputs, replicas: int) -> Flow:
 
 def scale(x: Folded, weight: Float[Tensor, " replicas"]) -> Folded:
     """Multiply each replica by its own weight."""
-    return x * per_channel(weight, x.shape[1])
+    return factored(x, per_channel(weight, x.shape[1]))
 
 
 def mask(x: Folded, keep: Float[Tensor, "replicas n"]) -> Folded:
     """Multiply each image of each replica by its own factor (drop-path)."""
-    return x * keep.T[:, :, None].expand(-1, -1, x.shape[1] // len(keep)).flatten(1)[:, :, None, None]
+    return factored(x, keep.T[:, :, None].expand(-1, -1, x.shape[1] // len(keep)).flatten(1)[:, :, None, None])
 
 
 def shifted(x: Folded, by: Float[Tensor, " replicas"]) -> Folded:
     """Add each replica's own number to all of its maps."""
-    return x + per_channel(by, x.shape[1])
+    return (x + per_channel(by, x.shape[1])).to(x.dtype)
 
 
 def once(term: Term, used: Bool[np.ndarray, " replicas"], device: torch.device) -> Term:
@@ -188,7 +206,9 @@ def convolve(
     stride: int = 1,
 ) -> Folded:
     """Convolve every replica with its own kernels, padded to keep the size at stride 1."""
-    return kernels.convolution(x, weight.flatten(0, 1), bias, Geometry(stride, weight.shape[-1] // 2, len(weight)))
+    bias = None if bias is None else bias.to(x.dtype)
+    geometry = Geometry(stride, weight.shape[-1] // 2, len(weight))
+    return kernels.convolution(x, weight.flatten(0, 1).to(x.dtype), bias, geometry)
 
 
 class Norm(nn.Module):
@@ -265,8 +285,9 @@ class Linear(nn.Module):
 
 
 def pooled(x: Folded, replicas: int) -> Float[Tensor, "replicas n c"]:
-    """Global average pooling."""
-    return unfold(x, replicas).mean((3, 4)).transpose(0, 1)
+    """Global average pooling, to single precision at least."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return unfold(x, replicas).mean((3, 4), dtype=wide).transpose(0, 1)
 
 
 def initialise(network: nn.Module, streams: Sequence[torch.Generator]) -> None:

@@ -36,6 +36,7 @@ TEXT = {
     "table": "benchmark table (.arrow, .parquet, .csv), or none to run without accuracies",
     "device": "cpu, cuda, cuda:1",
     "curvature": "power (iteration), lanczos (fewer products), exact (whole spectrum every epoch) or off",
+    "precision": "of the steps: fp32, tf32 (a GPU) or bf16; λ and evaluations are fp32 whatever it is",
     "metrics": "ranking: how well shared weights rank cells, against the table; native: λ of the loss that methods "
     "which sample descend on",
     "results": "folder the runs are written to",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bench import options, plain_yaml
+from bench import options, plain_yaml, precision
 from bench.spaces import SPACES
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -36,6 +36,7 @@ class Request:
         queries, budget_s: what a repetition of a table-only method may spend: cells, simulated seconds.
         fitness_budget: training epochs of the accuracy that table-only methods see.
         metrics: what is measured besides λ: "ranking", "native".
+        precision: of the steps: "fp32", "tf32", "bf16".
         landscape: whether slices of the loss are measured after the last epoch.
         ranking_every: epochs from one ranking to the next; None: after the last epoch only.
         tensorboard: whether curves are written for TensorBoard too.
@@ -73,6 +74,7 @@ class Request:
     budget_s: float | None = None
     fitness_budget: int | None = None
     set: Settings = field(default_factory=dict)
+    precision: str = "fp32"
     results: Path = Path("results")
     landscape: bool = False
     tensorboard: bool = False
@@ -193,7 +195,7 @@ def _checked(fields: dict[str, Any]) -> Request:
         raise ValueError(f"expected options out of {', '.join(sorted(known))}, got {', '.join(unknown)}")
     _check_numbers(fields)
     for name in (
-        *("space", "benchmark", "dataset", "table", "device", "curvature", "results"),
+        *("space", "benchmark", "dataset", "table", "device", "curvature", "precision", "results"),
         *("address", "partition", "gres", "time"),
     ):
         if not isinstance(fields.get(name, ""), str):
@@ -205,6 +207,7 @@ def _checked(fields: dict[str, Any]) -> Request:
         ("benchmark", ("auto", "paper", "embedded")),
         ("curvature", ("power", "lanczos", "exact", "off")),
         ("launcher", LAUNCHERS),
+        ("precision", precision.NAMES),
     ):
         if fields.get(name, allowed[0]) not in allowed:
             raise ValueError(f"expected {name} out of {', '.join(allowed)}, got {fields[name]!r}")

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 
+from bench import precision
 from bench.clock import Clock
 from bench.divergence import divergence
 from bench.instruments import Fields, Instruments
@@ -48,7 +49,12 @@ class Stack:
 
 def search(stack: Stack, store: Store, observe: Observer) -> None:
     """Search a stack to its end, from its checkpoint if it has one."""
-    session = Session(stack, store, observe)
+    with precision.arithmetic(stack.spec.precision):
+        _search(Session(stack, store, observe))
+
+
+def _search(session: "Session") -> None:
+    stack = session.stack
     if not session.resume():
         session.record("search", Clock(stack.lab.device), session.no_losses)
     while session.epoch < stack.spec.epochs and session.goes_on:
@@ -60,7 +66,7 @@ def search(stack: Stack, store: Store, observe: Observer) -> None:
         session.searcher.finish()
         clock.searched()
         session.record("final", clock, session.no_losses)
-    store.finish(session.diverged)
+    session.store.finish(session.diverged)
 
 
 class Session:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from bench import choice, data, spaces
+from bench import choice, data, precision, spaces
 from bench.data.feed import Feed, FeedSettings
 from bench.data.types import Dataset
 from bench.lab import Lab
@@ -45,6 +45,7 @@ def prepare(request: Request) -> Bench:
     """
     space = spaces.get(request.space)
     device = choice.choose_device(request.device)
+    precision.check(request.precision, device)
     name, why = choice.choose_benchmark(request, space, device)
     preset = PRESETS[name](space.name)
     if request.dataset is not None:
@@ -75,7 +76,13 @@ def stack(bench: Bench, method: Method, runs: tuple[RunSpec, ...]) -> Stack:
         feed=Feed(
             bench.dataset,
             seeds,
-            FeedSettings(spec.batch_size, spec.augmentation, spec.eval_batch_size, cutout_ramp=True),
+            FeedSettings(
+                spec.batch_size,
+                spec.augmentation,
+                spec.eval_batch_size,
+                cutout_ramp=True,
+                step_dtype=precision.step_dtype(spec.precision),
+            ),
             bench.device,
             torch.float32,
         ),

@@ -57,6 +57,7 @@ class RunSpec(Signed):
         native: None: the curvature of sampled losses is not measured.
         table: content digest of the benchmark table, None for a run without accuracies.
         budget: training epochs of the table's accuracies.
+        precision: of the steps (`bench.precision`); None: fp32.
     """
 
     benchmark: str
@@ -82,8 +83,9 @@ class RunSpec(Signed):
     table: str | None
     budget: int | None
     native: NativeSettings | None = None
+    precision: str | None = None
 
-    UNSAID = ("native",)
+    UNSAID = ("native", "precision")
 
     @property
     def name(self) -> str:

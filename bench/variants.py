@@ -172,6 +172,7 @@ def specs(bench: Bench, method: Method, changes: Settings | None = None) -> tupl
         table=None if bench.truth is None else bench.truth.reference.digest,
         budget=None if bench.truth is None else bench.truth.reference.budget,
         native=NativeSettings() if "native" in bench.request.metrics else None,
+        precision=None if bench.request.precision == "fp32" else bench.request.precision,
     )
     return tuple(dataclasses.replace(base, seed=seed) for seed in preset.seeds)
 

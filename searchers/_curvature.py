@@ -14,15 +14,16 @@ whole spectrum now and then.
 Source: Golub, Van Loan (2013), Matrix Computations, 4th edition, §8.2.1 (power iteration), §10.1 to §10.3 (Lanczos).
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from searchers._flags import EXACT, switched
 from searchers.base import Logits
 
 Vectors = Float[Tensor, "replicas size"]
@@ -100,23 +101,9 @@ def hessian_operator(loss: Callable[[Logits], PerReplica], logits: Logits) -> Cu
     return Curvature(_host(values), _host(gradient), product, torch.finfo(leaf.dtype).eps)
 
 
-@contextmanager
-def exact_arithmetic() -> Iterator[None]:
+def exact_arithmetic() -> AbstractContextManager[None]:
     """Switch TF32 and non-deterministic cuDNN kernels off, and restore them."""
-    wanted: tuple[tuple[Any, str, bool], ...] = (
-        (torch.backends.cuda.matmul, "allow_tf32", False),
-        (torch.backends.cudnn, "allow_tf32", False),
-        (torch.backends.cudnn, "deterministic", True),
-        (torch.backends.cudnn, "benchmark", False),
-    )
-    before = [getattr(owner, name) for owner, name, _ in wanted]
-    try:
-        for owner, name, value in wanted:
-            setattr(owner, name, value)
-        yield
-    finally:
-        for (owner, name, _), value in zip(wanted, before, strict=True):
-            setattr(owner, name, value)
+    return switched(EXACT)
 
 
 def _host(tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -31,5 +31,6 @@ def masks(
     for group in groups:
         shape = (cells, like.shape[1], group.decisions)
         drawn = torch.stack([torch.rand(shape, generator=stream) for stream in streams], 1)
-        keep[group.name] = (drawn >= p).to(like) / (1 - p)
+        kept = (drawn >= p).to(like.device, torch.promote_types(like.dtype, torch.float32))
+        keep[group.name] = kept / (1 - p)
     return keep

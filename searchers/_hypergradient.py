@@ -61,7 +61,7 @@ def mixed_derivative(
     for sign in (1.0, -1.0):
         leaves = searcher.leaves()
         moved = layout.split(flat + sign * length * toward)
-        losses = _relax.loss(searcher.supernet, train, searcher.relax(leaves), moved)
+        losses = _relax.loss(searcher.supernet, train, searcher.relax(leaves), moved, ForwardInputs(exact=True))
         sides.append(torch.autograd.grad(losses.sum(), list(leaves.values())))
     width = 2 * length[:, :, None]
     return {name: (plus - minus) / width for name, plus, minus in zip(searcher.logits(), *sides, strict=True)}

@@ -114,7 +114,9 @@ class ForwardInputs:
         observe: called with what the pass computes inside the network, in the order of computation; maps of what is
             left out are not computed and not seen.
         twice: whether derivatives of derivatives will be asked for. They are there and the same anyway, and so is the
-            output: it decides what is fast.
+            output: it decides what is fast. Such a pass is `exact`.
+        exact: whether the difference between this pass and another that hardly differs will be asked for: the pass is
+            computed in the type of the weights, whatever that of the images.
     """
 
     keep: Mapping[str, Float[Tensor, "cells replicas n decisions"]] | None = None
@@ -122,6 +124,7 @@ class ForwardInputs:
     auxiliary: float = 0.0
     observe: Callable[[Observation], None] | None = None
     twice: bool = False
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,8 @@ class Address(NamedTuple):
 class Supernet(Protocol):
     """A pure function of (images, choices); it holds weights and nothing of the search.
 
+    Maps have the type of the images, which may be narrower than that of weights, choices and output
+    (docs/precision.md).
     Other weights (unrolled, perturbed, averaged) go in through `torch.func.functional_call`. Batch normalisation uses
     batch statistics always: no running statistics exist.
     """

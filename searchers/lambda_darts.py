@@ -26,7 +26,7 @@ from torch import Tensor
 from searchers import _relax
 from searchers._bilevel import Bilevel, Recipe, weights_first
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Batch, Choices, Resources, StepBatches
+from searchers.base import Batch, Choices, ForwardInputs, Resources, StepBatches
 from searchers.entry import Method, Published
 
 PerCell = dict[str, Float[Tensor, "cells replicas decisions options"]]
@@ -89,7 +89,7 @@ def alignment_by_weights(searcher: Bilevel, batch: Batch, mixing: PerCell, v: Jo
     sides = []
     for sign in (1.0, -1.0):
         choices = Choices({name: table.detach() + sign * moves[name] for name, table in mixing.items()})
-        losses = _relax.loss(searcher.supernet, batch, choices)
+        losses = _relax.loss(searcher.supernet, batch, choices, inputs=ForwardInputs(exact=True))
         sides.append(torch.autograd.grad(losses.sum(), list(searcher.parameters.values()), materialize_grads=True))
     return [(p - m) / (2 * length).view(-1, *[1] * (p.dim() - 1)) for p, m in zip(*sides, strict=True)]
 

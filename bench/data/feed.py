@@ -35,12 +35,14 @@ class FeedSettings:
         augmentation: images are mirrored only if the dataset allows it too.
         eval_batch_size: most images in an evaluation batch.
         cutout_ramp: true raises the probability of cutout from 0 in the first epoch to 1 in the last; false: always 1.
+        step_dtype: type of the images of steps, where it is not that of evaluations and probes.
     """
 
     batch_size: int
     augmentation: Augmentation
     eval_batch_size: int
     cutout_ramp: bool
+    step_dtype: torch.dtype | None = None
 
 
 class Feed:
@@ -180,7 +182,8 @@ class Feed:
         for index in range(needed):
             passed, start = index // each * len(pool), index % each * size
             chosen = orders[:, passed + start : passed + min(start + size, len(pool))]
-            yield self._augmented(split, chosen, epoch * AUGMENT_STRIDE + index, probability)
+            batch = self._augmented(split, chosen, epoch * AUGMENT_STRIDE + index, probability)
+            yield batch._replace(images=batch.images.to(self._settings.step_dtype or batch.images.dtype))
 
     def _order(
         self, split: str, pool: Int64[Tensor, " n"], epoch: int, passes: int

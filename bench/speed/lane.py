@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from bench import setup, variants
+from bench import precision, setup, variants
 from bench.metrics import curvature
 from bench.search import Stack
 from bench.setup import Bench
@@ -43,7 +43,8 @@ class Lane:
 
     def step(self) -> None:
         """Take one step of both levels."""
-        self.searcher.step(self.batches)
+        with precision.arithmetic(self.stack.spec.precision):
+            self.searcher.step(self.batches)
 
     def pass_over(self, epoch: int) -> int:
         """Search one epoch, its data included; return its steps."""
@@ -55,9 +56,10 @@ class Lane:
         """Take the steps of an epoch, their data included, but not what the method does when it ends."""
         self.searcher.begin_epoch(epoch)
         steps = 0
-        for batches in self._served(epoch):
-            self.searcher.step(batches)
-            steps += 1
+        with precision.arithmetic(self.stack.spec.precision):
+            for batches in self._served(epoch):
+                self.searcher.step(batches)
+                steps += 1
         return steps
 
     def curvature(self, start: torch.Tensor | None, step: int, whole: bool = False) -> curvature.Measured:

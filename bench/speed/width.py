@@ -1,14 +1,14 @@
 """The papers' batch, channels and probe with one cell a stage, on noise of CIFAR-10's shape: nothing to prepare.
 
 Seconds of a step do not depend on what the images show. How many products a measurement of λ takes may. Of the
-request's options only the space, the device and how λ is measured are taken over.
+request's options only the space, the device, the precision and how λ is measured are taken over.
 """
 
 from dataclasses import replace
 
 import torch
 
-from bench import choice, spaces
+from bench import choice, precision, spaces
 from bench.data import splits
 from bench.data.types import Dataset, ImageSet
 from bench.presets import SEARCH_IMAGES, paper
@@ -26,6 +26,7 @@ def prepare(request: Request) -> Bench:
     preset = preset if request.curvature is None else replace(preset, curvature=request.curvature)
     asked = replace(request, benchmark="paper", table="none")
     device, why = choice.choose_device(request.device), "the papers' width"
+    precision.check(request.precision, device)
     return Bench(asked, space, preset, noise(preset.train_size), "noise", None, device, why)
 
 

@@ -179,7 +179,7 @@ class NB201Supernet(nn.Module):
         active = None if choices.active is None else self.live(choices.active)
         choices = Choices(choices.weights, active)
         flow = ops.flow_of(inputs, replicas)
-        x = self.stem(ops.fold(images), flow)
+        x = self.stem(ops.entering(images, inputs, self.classifier.weight), flow)
         for index, cell in enumerate(self.cell):
             if index and index % (self.cells // 3) == 0:
                 x = self.reduce[index // (self.cells // 3) - 1](x, flow)

@@ -133,7 +133,7 @@ class OneShotSupernet(nn.Module):
         active = None if choices.active is None else self.live(choices.active)
         choices = Choices(choices.weights, active)
         flow = ops.flow_of(inputs, replicas)
-        x = flow.relu(self.stem(ops.fold(images), flow))
+        x = flow.relu(self.stem(ops.entering(images, inputs, self.classifier.weight), flow))
         for index, cell in enumerate(self.cell):
             if index and index % (self.cells // 3) == 0:
                 x = ops.max_pool(x, side=2, stride=2)
