@@ -5,7 +5,7 @@ is two thirds of a step, so that a cost proportional to the images would be thre
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,9 @@ IMAGES = (8, 32)
 ROUNDS = 3
 PRODUCTS = 7
 """Hessian-vector products of a λ: the mean over ten epochs of DARTS and GDAS at the embedded size on s1."""
+STEP_KEEPS, PRODUCT_KEEPS = 2.0, 6.0
+"""Peak memory of a step and of a product, in what a pass keeps of its images: 1.5 and 3.2 were measured on s1, 2.1 to
+2.3 and 5.2 to 6.5 on nb201, at the papers' width on a CPU."""
 CALLS_PER_PRODUCT, WORK_PER_PRODUCT = 1.9, 2.0
 """Of a product, in those of a pass: no gradients of weights are called for, but everything is derived twice, by kernels
 with Python in their graph (`bench.kernels`)."""
@@ -37,7 +40,7 @@ class Estimate:
         weights: of one replica's supernet.
         steps_per_epoch: of the first epoch.
         wall_s: seconds for all epochs: steps, what the method evaluates besides, and curvature.
-        peak_bytes: activations, weights and optimiser state at the larger of batch and probe.
+        peak_bytes: maps, weights and optimiser state at the larger of a step and a product.
     """
 
     weights: int
@@ -86,9 +89,17 @@ def estimate(stack: Stack) -> Estimate:
         rows=sum(group.shape[0] for group in groups),
         steps_per_epoch=lab.feed.steps_per_epoch(policy, 0, spec.epochs) if spec.epochs else 0,
         wall_s=sum(cost.seconds(one) for one in passes),
-        peak_bytes=int(max([*(one.images for one in steps), 2 * spec.probe_size]) * cost.image_bytes)
-        + 4 * lab.replicas * parameters * 4,
+        peak_bytes=int(_images_kept(stack, steps, searcher) * cost.image_bytes) + 4 * lab.replicas * parameters * 4,
     )
+
+
+def _images_kept(stack: Stack, steps: Sequence[Passes], searcher: Searcher) -> float:
+    """Return the images, of all replicas, whose maps a pass would have to keep to take as much as the search does."""
+    lab, kept = stack.lab, [STEP_KEEPS * one.images for one in steps]
+    if _measured(stack, searcher):
+        together = min(lab.curvature_replicas or lab.replicas, lab.replicas)
+        kept.append(PRODUCT_KEEPS * stack.spec.probe_size * together / lab.replicas)
+    return max(kept, default=0.0)
 
 
 def _steps(stack: Stack) -> list[Passes]:
@@ -109,7 +120,7 @@ def _steps(stack: Stack) -> list[Passes]:
 def _curvature(stack: Stack, searcher: Searcher) -> list[Passes]:
     """Return the passes of all measurements of λ: some products each, more where the whole spectrum is due."""
     spec, settings = stack.spec, stack.spec.curvature
-    if settings.mode == "off" or searcher.no_curvature is not None:
+    if not _measured(stack, searcher):
         return []
     due = [epoch for epoch in range(spec.epochs + 1) if epoch % spec.curvature_every == 0 or epoch == spec.epochs]
     whole = sum(epoch_wants_spectrum(epoch, spec.epochs, settings) for epoch in due)
@@ -122,6 +133,10 @@ def _curvature(stack: Stack, searcher: Searcher) -> list[Passes]:
         Passes(points, spec.probe_size),
         Passes(CALLS_PER_PRODUCT * products, spec.probe_size, WORK_PER_PRODUCT / CALLS_PER_PRODUCT),
     ]
+
+
+def _measured(stack: Stack, searcher: Searcher) -> bool:
+    return stack.spec.curvature.mode != "off" and searcher.no_curvature is None
 
 
 def _extent(stack: Stack) -> Extent:

@@ -67,8 +67,7 @@ class Instruments:
             return _missing("curvature", reason, lab.replicas)
         whole = curvature.epoch_wants_spectrum(epoch, spec.epochs, spec.curvature)
         legacy = lab.feed.legacy_probe(max(epoch - 1, 0), spec.epochs) if whole else None
-        probes = curvature.Probes(lab.feed.probe(spec.probe_size), legacy)
-        noise = lab.stream("curvature", epoch)
+        probes, noise = curvature_probes(lab, legacy), lab.stream("curvature", epoch)
         with clock.curvature():
             found = curvature.measure(self.searcher, probes, self.vectors, noise, spec.curvature, whole)
             besides = self._native(probes.fixed) if whole else [{}] * lab.replicas
@@ -119,6 +118,11 @@ class Instruments:
             return "not asked for: --landscape"
         reason = self._why_no_curvature(epoch)
         return "measured after the last epoch" if reason is None and epoch != self.spec.epochs else reason
+
+
+def curvature_probes(lab: Lab, legacy: Batch | None = None) -> curvature.Probes:
+    """Return what λ is measured on in a stack."""
+    return curvature.Probes(lab.probe(), legacy, lab.curvature_replicas)
 
 
 def _present(name: str, records: list[dict[str, Any]]) -> Fields:

@@ -37,6 +37,7 @@ class Lab:
     device: torch.device
     dtype: torch.dtype
     probe_size: int
+    curvature_replicas: int | None = None
 
     @property
     def groups(self) -> tuple[Group, ...]:

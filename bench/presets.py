@@ -33,6 +33,7 @@ class Preset:
         train_size: images of both halves together.
         cells: cells a stage.
         curvature: how λ is found every epoch (`CurvatureSettings.mode`).
+        curvature_replicas: most seeds of a stack whose λ is measured at once, None: all; see docs/speed.md on memory.
         ranking: size of `--metrics ranking`.
         settings: dotted changes of method settings; those under "*" apply to every method that has the field.
     """
@@ -50,6 +51,7 @@ class Preset:
     probe_size: int
     epochs: int = 100
     curvature: str = "power"
+    curvature_replicas: int | None = None
     ranking: RankingProbe = field(default_factory=lambda: RankingProbe(cells=200, top=10))
     settings: Overrides = field(default_factory=dict)
 
@@ -77,6 +79,7 @@ def paper(space: str) -> Preset:
         split_rule=rule,
         augmentation=published("cifar10"),
         probe_size=250,
+        curvature_replicas=2,
         settings=_PAPER_NB201 if nb201 else _PAPER_ONE_SHOT,
     )
 

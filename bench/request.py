@@ -68,6 +68,7 @@ class Request:
     replicas: int | Literal["auto"] | None = None
     curvature: str | None = None
     curvature_every: int = 1
+    curvature_replicas: int | None = None
     metrics: tuple[str, ...] = ()
     ranking_every: int | None = None
     queries: int | None = None
@@ -222,8 +223,10 @@ def _checked(fields: dict[str, Any]) -> Request:
 
 
 def _check_numbers(fields: Mapping[str, Any]) -> None:
-    numbers = ("epochs", "train_size", "channels", "cells", "batch_size", "probe_size", "threads", "replicas")
-    for name in (*numbers, "curvature_every", "ranking_every", "budget", "queries", "fitness_budget", "jobs"):
+    for name in (
+        *("epochs", "train_size", "channels", "cells", "batch_size", "probe_size", "threads", "replicas"),
+        *("curvature_every", "curvature_replicas", "ranking_every", "budget", "queries", "fitness_budget", "jobs"),
+    ):
         word = options.WORDS[name][0] if name in options.WORDS else None
         if word is None or fields.get(name) != word:
             _check_whole(name, fields.get(name, 1), "" if word is None else f" or {word}")

@@ -90,6 +90,7 @@ def stack(bench: Bench, method: Method, runs: tuple[RunSpec, ...]) -> Stack:
         device=bench.device,
         dtype=torch.float32,
         probe_size=spec.probe_size,
+        curvature_replicas=bench.preset.curvature_replicas,
     )
     return Stack(runs, method, lab, bench.truth)
 
@@ -144,7 +145,8 @@ def _means(best: Reference) -> dict[str, dict[str, float]]:
 
 
 def _override(preset: Preset, request: Request) -> Preset:
-    names = ("seeds", "epochs", "train_size", "channels", "cells", "batch_size", "probe_size", "curvature")
+    sizes = ("seeds", "epochs", "train_size", "channels", "cells", "batch_size", "probe_size")
+    names = (*sizes, "curvature", "curvature_replicas")
     given = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
     if given.get("epochs") == "published":
         del given["epochs"]

@@ -16,6 +16,7 @@ import torch
 
 from bench import memory, setup
 from bench.choice import gpus
+from bench.instruments import curvature_probes
 from bench.metrics import curvature
 from bench.setup import Bench
 from bench.spec import RunSpec
@@ -114,8 +115,7 @@ def _try(bench: Bench, method: Method, specs: tuple[RunSpec, ...]) -> None:
     searcher.step(next(iter(lab.feed.epoch(searcher.policy, 0, spec.epochs))))
     if spec.curvature.mode != "off" and searcher.no_curvature is None:
         once = dataclasses.replace(spec.curvature, tolerance=math.inf)
-        probes = curvature.Probes(lab.feed.probe(spec.probe_size))
-        curvature.measure(searcher, probes, None, lab.stream("curvature", 0), once, False)
+        curvature.measure(searcher, curvature_probes(lab), None, lab.stream("curvature", 0), once, False)
 
 
 def balanced(count: int, width: int) -> int:

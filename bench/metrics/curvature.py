@@ -21,12 +21,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from bench.metrics.part import Part, parts
 from searchers import _curvature
 from searchers.base import Batch, Choices, ForwardInputs, Logits, Searcher
 
 PerReplica = Float[Tensor, " replicas"]
 Vectors = Float[Tensor, "replicas size"]
 Loss = Callable[[Logits], PerReplica]
+Subject = Searcher | Part
+"""What is measured: all replicas of a searcher, or some."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,17 @@ class CurvatureSettings:
 
 
 class Probes(NamedTuple):
-    """The fixed, class-balanced, un-augmented probe; and the augmented 40-image remainder batch of earlier papers."""
+    """What is measured on.
+
+    Attributes:
+        fixed: the class-balanced, un-augmented probe.
+        remainder: the augmented 40-image remainder batch of earlier papers.
+        together: most replicas that are measured at once, None: all. It decides what memory that takes, and rounding.
+    """
 
     fixed: Batch
     remainder: Batch | None = None
+    together: int | None = None
 
 
 class Measured(NamedTuple):
@@ -90,6 +100,22 @@ def measure(
     """
     if settings.mode == "off" or searcher.no_curvature is not None:
         raise ValueError(f"expected curvature to be wanted and defined, got: {searcher.no_curvature or 'mode off'}")
+    found = []
+    for part in parts(searcher, len(noise), probes.together):
+        begin = None if start is None else start[part.rows]
+        seen = Probes(part.of(probes.fixed), None if probes.remainder is None else part.of(probes.remainder))
+        found.append(_measure_part(part, seen, begin, noise[part.rows], settings, whole))
+    return Measured([record for one in found for record in one.records], torch.cat([one.vectors for one in found]))
+
+
+def _measure_part(
+    searcher: Part,
+    probes: Probes,
+    start: Vectors | None,
+    noise: tuple[torch.Generator, ...],
+    settings: CurvatureSettings,
+    whole: bool,
+) -> Measured:
     logits = searcher.logits()
     with _curvature.exact_arithmetic():
         basis = _curvature.null_basis(logits, searcher.shift_invariant)
@@ -107,25 +133,30 @@ def measure(
     return Measured([_record(columns, replica) for replica in range(len(noise))], found.vector)
 
 
-def probe_loss(searcher: Searcher, batch: Batch) -> Loss:
+def probe_loss(searcher: Subject, batch: Batch) -> Loss:
     """Return the loss λ is defined on, as a function of the logits: mean cross-entropy of each replica, nats."""
     loss = choices_loss(searcher, batch)
     return lambda logits: loss(searcher.relax(logits))
 
 
 def choices_loss(
-    searcher: Searcher, batch: Batch, inputs: ForwardInputs = ForwardInputs()
+    searcher: Subject, batch: Batch, inputs: ForwardInputs = ForwardInputs()
 ) -> Callable[[Choices], PerReplica]:
     """Return the loss as a function of the mixing weights; network weights are detached, so they get no gradients."""
     twice = dataclasses.replace(inputs, twice=True)
     network = cast(torch.nn.Module, searcher.supernet)
-    fixed = {name: parameter.detach() for name, parameter in searcher.supernet.named_parameters()}
+    fixed = dict(searcher.weights()) if isinstance(searcher, Part) else frozen(searcher)
 
     def loss(choices: Choices) -> PerReplica:
         scores = torch.func.functional_call(network, fixed, (batch.images, choices, twice))
         return functional.cross_entropy(scores.mT, batch.labels, reduction="none").mean(1)
 
     return loss
+
+
+def frozen(searcher: Searcher) -> dict[str, Tensor]:
+    """Return the weights of a searcher's supernet, detached."""
+    return {name: parameter.detach() for name, parameter in searcher.supernet.named_parameters()}
 
 
 def start_vectors(start: Vectors | None, noise: tuple[torch.Generator, ...], size: int, random_part: float) -> Vectors:
@@ -180,7 +211,7 @@ def exact_dominant(columns: dict[str, list[Any]], size: int) -> dict[str, list[A
     return {"lambda_dominant": found} | {name: [value] * len(found) for name, value in constant.items()}
 
 
-def simplex(searcher: Searcher, batch: Batch, noise: tuple[torch.Generator, ...], tolerance: float) -> list[float]:
+def simplex(searcher: Subject, batch: Batch, noise: tuple[torch.Generator, ...], tolerance: float) -> list[float]:
     """Return the eigenvalue of largest magnitude with respect to the mixing weights, signed; nats per squared weight.
 
     On the tangent space of the simplex of every row of the shift-invariant groups (Lanczos). λ in logits shrinks merely
@@ -204,7 +235,7 @@ def simplex(searcher: Searcher, batch: Batch, noise: tuple[torch.Generator, ...]
     return _curvature.lanczos(point.product, begin, basis, tolerance).value.tolist()
 
 
-def legacy(searcher: Searcher, batch: Batch | None, weight_decay: float) -> list[float | None]:
+def legacy(searcher: Subject, batch: Batch | None, weight_decay: float) -> list[float | None]:
     """Return |algebraic maximum of the eigenvalues of H + weight_decay·I| with nothing projected out; null if no batch.
 
     Null directions need no products: their eigenvalues are 0.

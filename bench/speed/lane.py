@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from bench import precision, setup, variants
+from bench.instruments import curvature_probes
 from bench.metrics import curvature
 from bench.search import Stack
 from bench.setup import Bench
@@ -66,8 +67,7 @@ class Lane:
         """Measure λ as a run does; `start` is the last measurement's vectors, None where there is none."""
         lab, spec = self.stack.lab, self.stack.spec
         legacy = lab.feed.legacy_probe(0, spec.epochs) if whole else None
-        probes = curvature.Probes(lab.feed.probe(spec.probe_size), legacy)
-        noise = lab.stream("curvature", step)
+        probes, noise = curvature_probes(lab, legacy), lab.stream("curvature", step)
         return curvature.measure(self.searcher, probes, start, noise, spec.curvature, whole)
 
     def peak_bytes(self, work: Callable[[], object]) -> int | None:

@@ -1,0 +1,76 @@
+"""Some replicas of a searcher, for measurements that keep more in memory than a stack can have at once.
+
+A Hessian-vector product keeps several times what a step keeps, of more images: seeds that are searched together need
+not be measured together. Replicas are independent, so a part has the numbers of the whole, up to rounding.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from searchers.base import Batch, Choices, Logits, Searcher, Supernet
+
+
+@dataclass(frozen=True)
+class Part:
+    """Adjoining replicas of a searcher, as measurements of its loss see one.
+
+    Attributes:
+        rows: which replicas.
+    """
+
+    searcher: Searcher
+    rows: slice
+
+    @property
+    def supernet(self) -> Supernet:
+        """Return the network of all replicas; with weights of `weights` it computes these."""
+        return self.searcher.supernet
+
+    @property
+    def hessian_of(self) -> str | None:
+        return self.searcher.hessian_of
+
+    @property
+    def no_curvature(self) -> str | None:
+        return self.searcher.no_curvature
+
+    @property
+    def shift_invariant(self) -> tuple[str, ...]:
+        return self.searcher.shift_invariant
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Return the detached weights of these replicas."""
+        return {name: value.detach()[self.rows] for name, value in self.searcher.supernet.named_parameters()}
+
+    def logits(self) -> Logits:
+        return {name: value[self.rows] for name, value in self.searcher.logits().items()}
+
+    def relax(self, logits: Logits) -> Choices:
+        """Return the mixing weights of these replicas, whatever the others' are."""
+        whole = self.searcher.logits()
+        first, last = self.rows.start, self.rows.stop
+        moved = {name: torch.cat([whole[name][:first], value, whole[name][last:]]) for name, value in logits.items()}
+        return _rows(self.searcher.relax(moved), self.rows)
+
+    def of(self, batch: Batch) -> Batch:
+        """Return what these replicas see of a batch."""
+        return Batch(batch.images[self.rows], batch.labels[self.rows])
+
+
+def parts(searcher: Searcher, replicas: int, together: int | None) -> Iterator[Part]:
+    """Return all replicas in parts of at most so many, equal up to one; None: in one part."""
+    number = 1 if together is None else -(-replicas // together)
+    bounds = [replicas * i // number for i in range(number + 1)]
+    return (Part(searcher, slice(*pair)) for pair in pairwise(bounds))
+
+
+def _rows(choices: Choices, rows: slice) -> Choices:
+    active = choices.active
+    return Choices(
+        {name: table[:, rows] for name, table in choices.weights.items()},
+        None if active is None else {name: mask[:, rows] for name, mask in active.items()},
+    )

@@ -1,0 +1,55 @@
+"""λ of a stack measured in parts is λ of the stack."""
+
+import labs
+import pytest
+import torch
+
+from bench.instruments import curvature_probes
+from bench.metrics import curvature
+from bench.metrics.part import parts
+from searchers.entry import Method
+from searchers.registry import METHODS
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+SEEDS = (0, 1, 2)
+
+
+def rounded(value: object) -> object:
+    return pytest.approx(value, rel=1e-7, abs=1e-10) if isinstance(value, float | list) else value
+
+
+@pytest.mark.parametrize("method", list(METHODS.values()), ids=list(METHODS))
+def test_every_method_is_measured_in_parts_as_at_once(method: Method) -> None:
+    lab = labs.make("toy", SEEDS)
+    searcher = labs.start(method, lab)
+    labs.drive(searcher, lab, 0, 1)
+    if searcher.no_curvature is not None:
+        pytest.skip(searcher.no_curvature)
+    found = []
+    for together in (None, 2, 1):
+        noise = lab.stream("curvature", 0)
+        probes = curvature.Probes(lab.feed.probe(8), lab.feed.legacy_probe(0, labs.EPOCHS, size=8), together)
+        found.append(curvature.measure(searcher, probes, None, noise, curvature.CurvatureSettings(mode="exact"), True))
+    for other in found[1:]:
+        torch.testing.assert_close(other.vectors.abs(), found[0].vectors.abs(), rtol=1e-3, atol=1e-3)
+        for record, expected in zip(other.records, found[0].records, strict=True):
+            for name in ("lambda_dominant", "lambda_simplex", "lambda_legacy", "spectrum", "loss", "gradient_norm"):
+                assert record[name] == rounded(expected[name]), name
+
+
+@pytest.mark.parametrize(("together", "expected"), [(None, [4]), (9, [4]), (3, [2, 2]), (2, [2, 2]), (1, [1] * 4)])
+def test_parts_are_as_few_and_as_equal_as_they_can_be(together: int | None, expected: list[int]) -> None:
+    searcher = labs.start(METHODS["darts"], labs.make("toy", (0, 1, 2, 3)))
+    found = [part.rows for part in parts(searcher, 4, together)]
+    assert [rows.stop - rows.start for rows in found] == expected
+    assert [i for rows in found for i in range(4)[rows]] == [0, 1, 2, 3]
+
+
+def test_no_pass_computes_more_replicas_than_are_allowed_at_once() -> None:
+    lab = labs.make("s1", SEEDS)
+    searcher = labs.start(METHODS["darts"], lab)
+    widths: list[int] = []
+    searcher.supernet.stem.register_forward_pre_hook(lambda _m, inputs: widths.append(inputs[0].shape[1] // 3))
+    probes = curvature_probes(lab)._replace(together=2)
+    curvature.measure(searcher, probes, None, lab.stream("curvature", 0), curvature.CurvatureSettings(), True)
+    assert set(widths) == {1, 2}
