@@ -22,7 +22,7 @@ from analysis.load import arranged, dtype, read_runs, run_folders, tidy
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 KEY = b"nas-stability"
 FILES = ("spec.json", "table.json", "records.jsonl", "finished.json")
 NAME = "records.parquet"

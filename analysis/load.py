@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 IDENTITY = ("seed", "signature", "space", "method", "settings")
 UNSAID: dict[str, Any] = {"precision": "fp32"}
-"""What a specification means that does not say it."""
+"""What the specification of a search with steps means that does not say it."""
 """Fields of a specification that are no part of the protocol."""
 
 PREFIXES = {"table": "table_", "supernet": "supernet_", "curvature": "curvature_", "entropy": "entropy_",
@@ -194,7 +194,8 @@ def run_columns(run: Run) -> dict[str, Any]:
     names = {name: spec.get(name) for name in ("space", "dataset", "benchmark", "method", "seed", "signature")}
     columns = {"run": run.folder.name, **names, "epochs": spec.get("epochs", last), "finished": run.finished}
     columns |= {"options": _options(run)} | _costs(run)
-    columns |= {f"spec.{name}": text(value) for name, value in {**UNSAID, **spec}.items() if name not in IDENTITY}
+    said = {**UNSAID, **spec} if "batch_size" in spec else spec
+    columns |= {f"spec.{name}": text(value) for name, value in said.items() if name not in IDENTITY}
     columns |= {f"settings.{name}": text(value) for name, value in flat(spec.get("settings") or {}).items()}
     return columns | _table_columns(run.table) | {"budget": _budget(run)}
 

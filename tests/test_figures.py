@@ -55,7 +55,7 @@ def test_every_caption_carries_the_protocol(frame: pd.DataFrame, name: str) -> N
     text = caption(figures.draw(name, frame))
     for part in (
         "n = 3 seeds a method (darts on nb201: 2, darts on s1: 4), 3 epochs, dataset digits, benchmark embedded",
-        "table budget 108, split halves, batch size 64, batch norm: batch statistics.",
+        "table budget 108, split halves, batch size 64, steps in fp32, batch norm: batch statistics.",
         "Not finished: darts on s1: 1.",
         "With fewer than 3 seeds ",
     ):

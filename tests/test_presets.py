@@ -31,7 +31,7 @@ def test_an_optimiser_of_its_own_stays_on_nb201(name: str) -> None:
     assert (found.weight_decay, found.clip, found.nesterov) == (own.weight_decay, own.clip, own.nesterov)
 
 
-@pytest.mark.parametrize("name", ["sdarts_rs", "sdarts_adv"])
+@pytest.mark.parametrize("name", ["sdarts_rs", "sdarts_adv", "ms_darts", "ms_null", "sdarts_rs_matched"])
 def test_smooth_darts_has_its_authors_optimiser_on_nb201(name: str) -> None:
     found = of("paper", "nb201", METHODS[name]).weights
     assert (found.weight_decay, found.clip, found.nesterov) == (3e-4, 5.0, False)

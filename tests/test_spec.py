@@ -50,6 +50,7 @@ def spec() -> RunSpec:
         native=NativeSettings(),
         table="abcd",
         budget=5,
+        precision="bf16",
     )
 
 
@@ -63,10 +64,11 @@ def other(value: Any) -> Any:
     return value + "x" if isinstance(value, str) else value + 1
 
 
-def test_a_metric_that_is_not_asked_for_leaves_name_and_specification_as_they_were() -> None:
-    without = dataclasses.replace(spec(), native=None)
-    assert "native" not in without.resolved()
-    fields = {name: value for name, value in dataclasses.asdict(without).items() if name != "native"}
+def test_what_is_not_asked_for_leaves_name_and_specification_as_they_were() -> None:
+    without = dataclasses.replace(spec(), native=None, precision=None)
+    assert not {"native", "precision"} & set(without.resolved())
+    said = dataclasses.asdict(without)
+    fields = {name: value for name, value in said.items() if name not in {"native", "precision"}}
     text = json.dumps(fields, sort_keys=True)
     assert without.signature == hashlib.sha256(text.encode()).hexdigest()[:12]
 
