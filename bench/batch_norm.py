@@ -30,7 +30,7 @@ Channels = Float[Tensor, " channels"]
 
 def torch_batch_norm(x: Maps, scale: Channels | None = None, shift: Channels | None = None) -> Maps:
     """Normalise every channel as `batch_norm` does, to the same bits; cheap to differentiate once."""
-    return torch.native_batch_norm(x, scale, shift, None, None, True, 0.0, EPS)[0]
+    return torch.native_batch_norm(x, _dense(scale), _dense(shift), None, None, True, 0.0, EPS)[0]
 
 
 def batch_norm(x: Maps, scale: Channels | None = None, shift: Channels | None = None) -> Maps:
@@ -41,8 +41,13 @@ def batch_norm(x: Maps, scale: Channels | None = None, shift: Channels | None = 
     channels = x.shape[1]
     scale = x.new_ones(channels) if scale is None else scale
     shift = x.new_zeros(channels) if shift is None else shift
-    found: Maps = _Normalise.apply(x, scale, shift)
+    found: Maps = _Normalise.apply(x, _dense(scale), _dense(shift))
     return found
+
+
+def _dense(channels: Channels | None) -> Channels | None:
+    """Return numbers side by side: torch's derivative misreads others where the channels of maps are innermost."""
+    return None if channels is None else channels.contiguous()
 
 
 class _Normalise(torch.autograd.Function):
@@ -59,14 +64,17 @@ class _Normalise(torch.autograd.Function):
 
 
 class _Saved(NamedTuple):
-    """What the second derivative needs; the last three are the outputs of the first."""
+    """What the second derivative needs; the last three are the outputs of the first.
+
+    Where the scale gets a gradient, the first of them is not kept but computed again, for both uses at once.
+    """
 
     gradient: Maps
     x: Maps
     scale: Channels
     mean: Channels
     inverse: Channels
-    first: Maps
+    first: Maps | None
     sum_gx: Channels
     sum_g: Channels
 
@@ -80,7 +88,8 @@ class _Backward(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         gradient = innermost(gradient)
         found = _first(gradient, x, scale, mean, inverse)
-        ctx.save_for_backward(gradient, x, scale, mean, inverse, *found)
+        first = None if ctx.needs_input_grad[2] else found[0]
+        ctx.save_for_backward(gradient, x, scale, mean, inverse, first, *found[1:])
         ctx.set_materialize_grads(False)
         return found
 
@@ -97,17 +106,22 @@ def _derivatives(
     saved: _Saved, v: Maps | None, of_scale: Channels | None, of_shift: Channels | None
 ) -> tuple[Maps, Maps, Channels | None]:
     """Return what gradient, input and scale get from the derivatives of the three outputs of the first derivative."""
-    x, inverse = saved.x, saved.inverse
-    to_scale: Channels | None = None
+    x, inverse, mean = saved.x, saved.inverse, saved.mean
+    nothing = torch.zeros_like(inverse)
     if v is None:
-        to_gradient, to_x = torch.zeros_like(x), torch.zeros_like(x)
+        to_gradient, to_x, to_scale, times_first = torch.zeros_like(x), torch.zeros_like(x), None, nothing
     else:
-        to_gradient, to_x, to_scale = _second(innermost(v), saved)
+        to_gradient, to_x, to_scale, times_first = _second(innermost(v), saved)
+    if saved.first is not None and of_scale is None:
+        to_x.addcmul_(saved.first, _wide(times_first))
+    else:
+        unscaled = _first(saved.gradient, x, torch.ones_like(inverse), mean, inverse)[0]
+        to_x.addcmul_(unscaled, _wide(times_first * saved.scale + (nothing if of_scale is None else of_scale)))
     if of_scale is not None:
-        to_gradient = to_gradient + _wide(of_scale * inverse) * (x - _wide(saved.mean))
-        to_x = to_x + _first(saved.gradient, x, of_scale, saved.mean, inverse)[0]
+        along = of_scale * inverse
+        to_gradient.addcmul_(x, _wide(along)).sub_(_wide(along * mean))
     if of_shift is not None:
-        to_gradient = to_gradient + _wide(of_shift)
+        to_gradient.add_(_wide(of_shift))
     return to_gradient, to_x, to_scale
 
 
@@ -119,17 +133,16 @@ def _first(gradient: Maps, x: Maps, scale: Channels, mean: Channels, inverse: Ch
     return found
 
 
-def _second(v: Maps, saved: _Saved) -> tuple[Maps, Maps, Channels]:
-    """Return ∂F/∂g, ∂F/∂x and ∂F/∂γ."""
-    gradient, x, scale, mean, inverse, first, sum_gx, sum_g = saved
+def _second(v: Maps, saved: _Saved) -> tuple[Maps, Maps, Channels, Channels]:
+    """Return ∂F/∂g, ∂F/∂x without its last term, ∂F/∂γ, and the factor of γs·P(g) in that term."""
+    gradient, x, scale, mean, inverse, _, sum_gx, sum_g = saved
     count = x.numel() // x.shape[1]
     to_gradient, sum_vx, sum_v = _first(v, x, scale, mean, inverse)
     inner = (v * gradient).sum((0, 2, 3)) - (sum_v * sum_g + sum_vx * sum_gx) / count
     factor = -inverse / count
     along = factor * scale * inverse.square() * inner
-    to_x = torch.addcmul(_wide(-along * mean), x, _wide(along))
-    to_x.addcmul_(to_gradient, _wide(factor * sum_gx)).addcmul_(first, _wide(factor * sum_vx))
-    return to_gradient, to_x, inverse * inner
+    to_x = torch.addcmul(_wide(-along * mean), x, _wide(along)).addcmul_(to_gradient, _wide(factor * sum_gx))
+    return to_gradient, to_x, inverse * inner, factor * sum_vx
 
 
 def _wide(channels: Channels) -> Float[Tensor, "channels 1 1"]:

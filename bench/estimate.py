@@ -24,9 +24,9 @@ IMAGES = (8, 32)
 ROUNDS = 3
 PRODUCTS = 7
 """Hessian-vector products of a λ: the mean over ten epochs of DARTS and GDAS at the embedded size on s1."""
-STEP_KEEPS, PRODUCT_KEEPS = 2.0, 6.0
-"""Peak memory of a step and of a product, in what a pass keeps of its images: 1.5 and 3.2 were measured on s1, 2.1 to
-2.3 and 5.2 to 6.5 on nb201, at the papers' width on a CPU."""
+STEP_KEEPS, PRODUCT_KEEPS = 1.7, 2.7
+"""Peak memory of a step and of a product, in what a pass keeps of its images: 1.1 and 2.6 were measured on s1, 1.7 and
+2.5 to 2.7 on nb201, at the papers' width on a CPU that gives freed memory back at once."""
 CALLS_PER_PRODUCT, WORK_PER_PRODUCT = 1.9, 2.0
 """Of a product, in those of a pass: no gradients of weights are called for, but everything is derived twice, by kernels
 with Python in their graph (`bench.kernels`)."""

@@ -247,10 +247,7 @@ class ConvNorm(nn.Module):
 
 def together(modules: Sequence[ConvNorm], x: Folded, flow: Flow) -> Folded:
     """Return the maps of convolutions of one input, computed as one; side by side within each replica, normalised."""
-    norms, biases = [module.norm for module in modules], [module.conv.bias for module in modules]
-    bias = None if biases[0] is None else torch.cat([b for b in biases if b is not None], 1).flatten()
-    weight = torch.cat([module.conv.weight for module in modules], 1)
-    joined = flow.show("convolution", convolve(x, flow.kernels, weight, bias))
+    norms, joined = [module.norm for module in modules], _convolved(modules, x, flow)
     if not norms[0].normalise:
         return joined
     if norms[0].weight is None:
@@ -259,10 +256,32 @@ def together(modules: Sequence[ConvNorm], x: Folded, flow: Flow) -> Folded:
     return flow.kernels.batch_norm(joined, *affine)
 
 
-def apart(modules: Sequence[ConvNorm], joined: Folded) -> list[Given]:
-    """Return what each of the convolutions computed together has given; for use as terms."""
-    widths, replicas = [module.conv.weight.shape[1] for module in modules], len(modules[0].conv.weight)
-    return [Given(maps, replicas) for maps in split(joined, replicas, widths)]
+def weighted_together(
+    modules: Sequence[ConvNorm], x: Folded, weights: Float[Tensor, "replicas modules"], flow: Flow
+) -> Folded:
+    """Return what `together` does, each module's maps times its weight, for normalisations that are not affine.
+
+    The weight is the scale of the normalisation, so that a mixture is a sum: no product of its own is computed, and
+    neither the unweighted maps nor a gradient of each are kept for derivatives.
+    """
+    assert modules[0].norm.weight is None
+    joined = _convolved(modules, x, flow)
+    scale = weights[:, :, None].expand(-1, -1, modules[0].conv.weight.shape[1]).flatten()
+    return (
+        flow.kernels.batch_norm(joined, scale) if modules[0].norm.normalise else factored(joined, scale[:, None, None])
+    )
+
+
+def _convolved(modules: Sequence[ConvNorm], x: Folded, flow: Flow) -> Folded:
+    biases = [module.conv.bias for module in modules]
+    bias = None if biases[0] is None else torch.cat([b for b in biases if b is not None], 1).flatten()
+    weight = torch.cat([module.conv.weight for module in modules], 1)
+    return flow.show("convolution", convolve(x, flow.kernels, weight, bias))
+
+
+def apart(modules: Sequence[ConvNorm], joined: Folded) -> list[Folded]:
+    """Return what each of the convolutions computed together has given."""
+    return split(joined, len(modules[0].conv.weight), [module.conv.weight.shape[1] for module in modules])
 
 
 def without_normalisation(network: nn.Module) -> None:

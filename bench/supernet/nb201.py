@@ -38,36 +38,38 @@ class Cell(nn.Module):
 
     def forward(self, x: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
         nodes: list[ops.Folded] = [x]
-        terms: dict[int, list[ops.Term]] = {}
+        mixed: dict[int, ops.Folded] = {}
         for target in NODES:
-            terms |= self._leaving(target - 1, nodes[target - 1], replicas, choices)
+            mixed |= self._leaving(target - 1, nodes[target - 1], replicas, choices)
             outputs = [
-                self._edge(edge, nodes[EDGES[edge][0]], terms[edge], replicas, choices) for edge in _incoming(target)
+                self._edge(edge, nodes[EDGES[edge][0]], mixed[edge], replicas, choices) for edge in _incoming(target)
             ]
             nodes.append(self._sum(outputs, target, replicas, choices))
         return nodes[3]
 
-    def _leaving(self, source: int, x: ops.Folded, replicas: int, choices: CellChoices) -> dict[int, list[ops.Term]]:
-        """Return the operations on a node for every edge out of it."""
+    def _leaving(self, source: int, x: ops.Folded, replicas: int, choices: CellChoices) -> dict[int, ops.Folded]:
+        """Return the mixed operations of every edge out of a node."""
         flow, edges = choices.flow(replicas), _outgoing(source)
+        if not self.shared and choices.choices.active is None and flow.observe is None:
+            return self._all_mixed(edges, self._part(x, replicas), choices, flow)
         if self.shared:
-            return dict.fromkeys(edges, self._shared_operations(source, x, replicas, choices))
-        if choices.choices.active is None and flow.observe is None:
-            return self._dense_operations(edges, x, flow)
-        return {edge: self._operations(edge, x, flow) for edge in edges}
+            terms = dict.fromkeys(edges, self._shared_operations(source, x, replicas, choices))
+        else:
+            terms = {edge: self._operations(edge, x, flow) for edge in edges}
+        return {edge: self._mixed(edge, terms[edge], self._part(x, replicas), choices) for edge in edges}
 
-    def _dense_operations(self, edges: list[int], x: ops.Folded, flow: ops.Flow) -> dict[int, list[ops.Term]]:
-        """Return the operations of edges out of a node: each kind of convolution as one, skip and pooling once."""
-        replicas = flow.replicas
-        part = self._part(x, replicas)
-        positive, skip, pool = F.relu(part), ops.Given(part, replicas), ops.Given(ops.average_pool(part), replicas)
-
-        def convolved(every: nn.ModuleList) -> list[ops.Given]:
-            modules = [cast(ops.ConvNorm, every[edge]) for edge in edges]
-            return ops.apart(modules, ops.together(modules, positive, flow))
-
-        pairs = zip(convolved(self.conv1x1), convolved(self.conv3x3), strict=True)
-        return {edge: [skip, *pair, pool] for edge, pair in zip(edges, pairs, strict=True)}
+    def _all_mixed(
+        self, edges: list[int], part: ops.Folded, choices: CellChoices, flow: ops.Flow
+    ) -> dict[int, ops.Folded]:
+        """Return the mixtures of all operations: each kind of convolution as one, skip and pooling once."""
+        weights, positive, pool = choices.weights("op")[:, edges], F.relu(part), ops.average_pool(part)
+        kinds = [[cast(ops.ConvNorm, every[edge]) for edge in edges] for every in (self.conv1x1, self.conv3x3)]
+        heavy = [
+            ops.weighted_together(modules, positive, weights[:, :, option], flow)
+            for modules, option in zip(kinds, (CONV1X1, CONV3X3), strict=True)
+        ]
+        convolved, light = ops.apart(kinds[0], heavy[0] + heavy[1]), weights[:, :, (SKIP, POOL)]
+        return {edge: flow.kernels.mixture(light[:, i], [part, pool]) + convolved[i] for i, edge in enumerate(edges)}
 
     def _operations(self, place: int, x: ops.Folded, flow: ops.Flow) -> list[ops.Term]:
         """Return the operations on x, with the weights of a place: an edge, or a node where edges share them."""
@@ -103,12 +105,15 @@ class Cell(nn.Module):
         total = ops.mix(terms, *choices.row(f"in_{target}", 0), choices.flow(replicas))
         return torch.zeros_like(outputs[0]) if total is None else total
 
-    def _edge(self, edge: int, x: ops.Folded, terms: list[ops.Term], replicas: int, choices: CellChoices) -> ops.Folded:
+    def _mixed(self, edge: int, terms: list[ops.Term], part: ops.Folded, choices: CellChoices) -> ops.Folded:
         # "none" multiplies by zero whatever its weight: both its output and its gradient are zero.
         weights, active = choices.row("op", edge)
         active = None if active is None else active[:, SKIP:]
-        mixed = ops.mix(terms, weights[:, SKIP:], active, choices.flow(replicas))
-        mixed = torch.zeros_like(self._part(x, replicas)) if mixed is None else mixed
+        mixed = ops.mix(terms, weights[:, SKIP:], active, choices.flow(len(weights)))
+        return torch.zeros_like(part) if mixed is None else mixed
+
+    def _edge(self, edge: int, x: ops.Folded, mixed: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
+        """Return what an edge adds to its target, given the mixture of its operations on x."""
         keep, shift = choices.keep("op", edge), choices.shift("op", edge)
         mixed = mixed if keep is None else ops.mask(mixed, keep)
         mixed = mixed if shift is None else ops.shifted(mixed, shift)

@@ -44,7 +44,8 @@ class Cell(nn.Module):
         """Return the projections of the cell's input for every node and the output; as one where all are computed."""
         modules, flow = [*self.project, self.project_out], choices.flow(replicas)
         if choices.choices.active is None:
-            return [*ops.apart(modules, flow.relu(ops.together(modules, x, flow)))]
+            parts = ops.apart(modules, flow.relu(ops.together(modules, x, flow)))
+            return [ops.Given(part, replicas) for part in parts]
 
         def term(module: nn.Module) -> ops.Term:
             return lambda rows: flow.relu(module(ops.pick(x, replicas, rows), flow, rows), rows)
