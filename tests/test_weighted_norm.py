@@ -69,7 +69,7 @@ def test_numbers_that_do_not_lie_side_by_side_scale_as_others_do(norm: object) -
 
 
 def test_a_product_keeps_two_thirds_of_what_products_of_maps_kept() -> None:
-    """Of 12 convolutions a cell neither the weighted maps nor a gradient of each are kept: 73 maps, where it was 112."""
+    """Of 12 convolutions a cell neither weighted maps nor a gradient of each are kept: 73 maps, where it was 112."""
     lab = labs.make("nb201", channels=4)
     searcher = labs.start(METHODS["darts"], lab)
     kept: dict[int, int] = {}
