@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from bench.layers import initialise
 from bench.metrics.curvature import epoch_wants_spectrum
-from bench.ops import initialise
 from bench.rng import torch_stream
 from bench.search import Stack
 from searchers._relax import cross_entropy, normal_logits, softmax

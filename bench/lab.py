@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.data.feed import Feed
-from bench.ops import initialise
+from bench.layers import initialise
 from bench.rng import torch_stream
 from bench.spaces.base import NetworkSize, Space
 from searchers._relax import cross_entropy

@@ -1,11 +1,9 @@
 """Operations over the replicas axis: a replica is a group of channels.
 
-Images fold to "n (replicas c) h w", convolutions use `groups=replicas`, batch statistics are per channel and so per
-replica already. Every module's parameters start with the replicas axis. `rows` selects the replicas an operation is
-computed for (None: all), so that what no replica uses costs nothing. This layout is private to `bench`.
+Images fold to "n (replicas c) h w". `rows` selects the replicas an operation is computed for (None: all), so that what
+no replica uses costs nothing. This layout is private to `bench`.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,9 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from bench.convolution import Geometry
 from bench.kernels import ONCE, TWICE, Kernels
 from bench.layout import (
     Folded,
@@ -27,7 +24,6 @@ from bench.layout import (
     pick,
     place,
     side_by_side,
-    split,
     stretch,
     take,
     unfold,
@@ -181,152 +177,7 @@ def with_bypass(mixed: Folded, x: Folded, replicas: int, parts: int) -> Folded:
     return shuffle(side_by_side([mixed, bypass], replicas), replicas, parts)
 
 
-class Conv(nn.Module):
-    """Convolution of every replica with its own weights, padded to keep the size at stride 1."""
-
-    def __init__(self, replicas: int, shape: tuple[int, int, int], stride: int = 1, bias: bool = False) -> None:
-        """Take `shape` (out channels, in channels, kernel side)."""
-        super().__init__()
-        out, into, side = shape
-        self.stride = stride
-        self.weight = nn.Parameter(torch.empty(replicas, out, into, side, side))
-        self.bias = nn.Parameter(torch.empty(replicas, out)) if bias else None
-
-    def forward(self, x: Folded, flow: Flow, rows: Rows = None) -> Folded:
-        weight = self.weight if rows is None else self.weight[rows]
-        bias = None if self.bias is None else (self.bias if rows is None else self.bias[rows]).flatten()
-        return convolve(x, flow.kernels, weight, bias, self.stride)
-
-
-def convolve(
-    x: Folded,
-    kernels: Kernels,
-    weight: Float[Tensor, "rows out into side side"],
-    bias: Float[Tensor, " rows_out"] | None = None,
-    stride: int = 1,
-) -> Folded:
-    """Convolve every replica with its own kernels, padded to keep the size at stride 1."""
-    bias = None if bias is None else bias.to(x.dtype)
-    geometry = Geometry(stride, weight.shape[-1] // 2, len(weight))
-    return kernels.convolution(x, weight.flatten(0, 1).to(x.dtype), bias, geometry)
-
-
-class Norm(nn.Module):
-    """Batch normalisation with batch statistics, always; no running statistics exist.
-
-    A network without normalisation has it as the identity.
-    """
-
-    def __init__(self, replicas: int, channels: int, affine: bool) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(replicas, channels)) if affine else None
-        self.bias = nn.Parameter(torch.empty(replicas, channels)) if affine else None
-        self.normalise = True
-
-    def forward(self, x: Folded, flow: Flow, rows: Rows = None) -> Folded:
-        if not self.normalise:
-            return x
-        if self.weight is None or self.bias is None:
-            return flow.kernels.batch_norm(x)
-        weight = self.weight if rows is None else self.weight[rows]
-        bias = self.bias if rows is None else self.bias[rows]
-        return flow.kernels.batch_norm(x, weight.flatten(), bias.flatten())
-
-
-class ConvNorm(nn.Module):
-    """Convolution followed by batch normalisation."""
-
-    def __init__(self, conv: Conv, affine: bool = True) -> None:
-        super().__init__()
-        self.conv = conv
-        self.norm = Norm(conv.weight.shape[0], conv.weight.shape[1], affine)
-
-    def forward(self, x: Folded, flow: Flow, rows: Rows = None) -> Folded:
-        return self.norm(flow.show("convolution", self.conv(x, flow, rows), rows), flow, rows)
-
-
-def together(modules: Sequence[ConvNorm], x: Folded, flow: Flow) -> Folded:
-    """Return the maps of convolutions of one input, computed as one; side by side within each replica, normalised."""
-    norms, joined = [module.norm for module in modules], _convolved(modules, x, flow)
-    if not norms[0].normalise:
-        return joined
-    if norms[0].weight is None:
-        return flow.kernels.batch_norm(joined)
-    affine = (torch.cat([getattr(norm, name) for norm in norms], 1).flatten() for name in ("weight", "bias"))
-    return flow.kernels.batch_norm(joined, *affine)
-
-
-def weighted_together(
-    modules: Sequence[ConvNorm], x: Folded, weights: Float[Tensor, "replicas modules"], flow: Flow
-) -> Folded:
-    """Return what `together` does, each module's maps times its weight, for normalisations that are not affine.
-
-    The weight is the scale of the normalisation, so that a mixture is a sum: no product of its own is computed, and
-    neither the unweighted maps nor a gradient of each are kept for derivatives.
-    """
-    assert modules[0].norm.weight is None
-    joined = _convolved(modules, x, flow)
-    scale = weights[:, :, None].expand(-1, -1, modules[0].conv.weight.shape[1]).flatten()
-    return (
-        flow.kernels.batch_norm(joined, scale) if modules[0].norm.normalise else factored(joined, scale[:, None, None])
-    )
-
-
-def _convolved(modules: Sequence[ConvNorm], x: Folded, flow: Flow) -> Folded:
-    biases = [module.conv.bias for module in modules]
-    bias = None if biases[0] is None else torch.cat([b for b in biases if b is not None], 1).flatten()
-    weight = torch.cat([module.conv.weight for module in modules], 1)
-    return flow.show("convolution", convolve(x, flow.kernels, weight, bias))
-
-
-def apart(modules: Sequence[ConvNorm], joined: Folded) -> list[Folded]:
-    """Return what each of the convolutions computed together has given."""
-    return split(joined, len(modules[0].conv.weight), [module.conv.weight.shape[1] for module in modules])
-
-
-def without_normalisation(network: nn.Module) -> None:
-    """Make every normalisation of a network under construction the identity."""
-    for module in network.modules():
-        if isinstance(module, Norm):
-            module.normalise = False
-
-
-class Linear(nn.Module):
-    """The classifier: a batched product over replicas."""
-
-    def __init__(self, replicas: int, channels: int, classes: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(replicas, classes, channels))
-        self.bias = nn.Parameter(torch.empty(replicas, classes))
-
-    def forward(self, x: Float[Tensor, "replicas n c"]) -> Float[Tensor, "replicas n classes"]:
-        return torch.baddbmm(self.bias[:, None], x, self.weight.mT)
-
-
 def pooled(x: Folded, replicas: int) -> Float[Tensor, "replicas n c"]:
     """Global average pooling, to single precision at least."""
     wide = torch.promote_types(x.dtype, torch.float32)
     return unfold(x, replicas).mean((3, 4), dtype=wide).transpose(0, 1)
-
-
-def initialise(network: nn.Module, streams: Sequence[torch.Generator]) -> None:
-    """Draw every replica's weights from its own generator, in the order of the parameters.
-
-    Kernels and biases are uniform in ±1/√fan_in (the default of torch's layers), normalisation starts at (1, 0).
-    """
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, Norm) and module.weight is not None and module.bias is not None:
-                module.weight.fill_(1.0)
-                module.bias.zero_()
-            elif isinstance(module, Conv | Linear):
-                bound = 1.0 / math.sqrt(module.weight[0, 0].numel())
-                for parameter in module.parameters(recurse=False):
-                    _fill(parameter, bound, streams)
-
-
-def _fill(parameter: nn.Parameter, bound: float, streams: Sequence[torch.Generator]) -> None:
-    for replica, stream in enumerate(streams):
-        # Drawn in float32 whatever the parameter's type, so that every precision starts from the same weights.
-        values = torch.rand(parameter.shape[1:], generator=stream, dtype=torch.float32) * (2 * bound) - bound
-        parameter[replica].copy_(values)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from test_supernet_plain import normal, shuffled
 from torch import nn
 
-from bench import ops
+from bench import layers, ops
 from bench.rng import torch_stream
 from searchers.base import ForwardInputs
 
@@ -104,7 +104,7 @@ def draw(module: nn.Module, seed: int = 0) -> nn.Module:
     ("side", "stride", "bias", "affine"), [(3, 1, True, False), (3, 2, False, True), (1, 1, True, True)]
 )
 def test_conv_norm_of_some_replicas_is_that_of_each_alone(rows, side: int, stride: int, bias: bool, affine: bool):
-    module = draw(ops.ConvNorm(ops.Conv(3, (5, 2, side), stride, bias), affine))
+    module = draw(layers.ConvNorm(layers.Conv(3, (5, 2, side), stride, bias), affine))
     x = folded()
     kept = [0, 1, 2] if rows is None else rows
     index = None if rows is None else torch.tensor(rows)
@@ -120,7 +120,7 @@ def test_conv_norm_of_some_replicas_is_that_of_each_alone(rows, side: int, strid
 
 
 def test_norm_keeps_no_state():
-    module = draw(ops.Norm(2, 3, affine=True))
+    module = draw(layers.Norm(2, 3, affine=True))
     assert not list(module.buffers())
     x = folded(2, 3)
     first = module(x, FLOW)
@@ -130,7 +130,7 @@ def test_norm_keeps_no_state():
 
 
 def test_linear_and_pooled_are_each_replicas_own():
-    module, x = draw(ops.Linear(3, 2, 7)), folded()
+    module, x = draw(layers.Linear(3, 2, 7)), folded()
     out = module(ops.pooled(x, 3))
     assert out.shape == (3, 4, 7)
     for replica in range(3):
@@ -172,14 +172,14 @@ def test_mix_of_nothing_is_none_and_without_active_all_is_computed():
     assert calls == [(0, None), (1, None)]
 
 
-def layers(replicas: int) -> nn.Module:
-    convolutions = [ops.Conv(replicas, (4, 3, 3)), ops.Conv(replicas, (6, 4, 1), bias=True)]
-    return nn.Sequential(*(ops.ConvNorm(c) for c in convolutions), ops.Linear(replicas, 6, 5))
+def several(replicas: int) -> nn.Module:
+    convolutions = [layers.Conv(replicas, (4, 3, 3)), layers.Conv(replicas, (6, 4, 1), bias=True)]
+    return nn.Sequential(*(layers.ConvNorm(c) for c in convolutions), layers.Linear(replicas, 6, 5))
 
 
 def initialised(seeds: tuple[int, ...], dtype: torch.dtype = torch.float32) -> nn.Module:
-    network = layers(len(seeds)).to(dtype)
-    ops.initialise(network, tuple(torch_stream(seed, "weights", 0) for seed in seeds))
+    network = several(len(seeds)).to(dtype)
+    layers.initialise(network, tuple(torch_stream(seed, "weights", 0) for seed in seeds))
     return network
 
 

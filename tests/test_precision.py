@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from bench import precision, run, setup, variants
 from bench.kernels import ONCE
+from bench.layers import Conv, Norm
 from bench.metrics import curvature
-from bench.ops import Conv, Norm
 from bench.request import parse
 from bench.search import Session
 from searchers import _drop_path, _relax

@@ -25,7 +25,7 @@ from test_supernet_plain import (
 from torch import Tensor
 
 import bench.spaces
-from bench import ops
+from bench import layers
 from bench.spaces.nb201 import parse
 from searchers._relax import cross_entropy, softmax
 from searchers.base import Batch, Choices, ForwardInputs, Supernet, SupernetOptions
@@ -45,7 +45,7 @@ def test_published_sizes_have_the_published_weights(name: str):
 
 def test_maps_of_s1_are_those_of_the_authors_network():
     network, shapes = built("s1"), []
-    ops.initialise(network, (torch.Generator().manual_seed(0),))
+    layers.initialise(network, (torch.Generator().manual_seed(0),))
     for cell in network.cell:
         cell.register_forward_hook(lambda _module, _inputs, out: shapes.append(tuple(out.shape)))
     with torch.no_grad():
@@ -306,7 +306,7 @@ def called(network, images: Tensor, choices: Choices) -> dict[str, list[int]]:
     handles = [
         module.register_forward_pre_hook(remember(path))
         for path, module in network.named_modules()
-        if isinstance(module, ops.Conv)
+        if isinstance(module, layers.Conv)
     ]
     network(images, choices)
     for handle in handles:
@@ -330,7 +330,7 @@ def test_convolutions_are_computed_for_who_uses_them(name: str, kind: str):
     network, choices = supernet(name, 3), choices_of(name, kind, 3)
     calls = called(network, pictures(3), choices)
     live = network.live(choices.active)
-    convolutions = [path for path, module in network.named_modules() if isinstance(module, ops.Conv)]
+    convolutions = [path for path, module in network.named_modules() if isinstance(module, layers.Conv)]
     left_out = 0
     for path in convolutions:
         assert calls.get(path, []) == used_by(network, live, f"{path}.weight"), path

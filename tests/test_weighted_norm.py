@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import ops
+from bench import layers, ops
 from bench.batch_norm import batch_norm, torch_batch_norm
 from bench.kernels import ONCE, TWICE, Kernels
 from bench.metrics.curvature import probe_loss
@@ -16,10 +16,10 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 REPLICAS = 2
 
 
-def modules(channels: int, count: int = 3) -> list[ops.ConvNorm]:
+def modules(channels: int, count: int = 3) -> list[layers.ConvNorm]:
     shape = (channels, channels, 3)
-    found = [ops.ConvNorm(ops.Conv(REPLICAS, shape, bias=True), affine=False).double() for _ in range(count)]
-    ops.initialise(torch.nn.ModuleList(found), [labs.rng(seed) for seed in range(REPLICAS)])
+    found = [layers.ConvNorm(layers.Conv(REPLICAS, shape, bias=True), affine=False).double() for _ in range(count)]
+    layers.initialise(torch.nn.ModuleList(found), [labs.rng(seed) for seed in range(REPLICAS)])
     return found
 
 
@@ -38,8 +38,9 @@ def test_weights_in_the_scale_are_weights_afterwards(channels: int, kernels: Ker
         module.norm.normalise = normalise
     table = torch.rand(REPLICAS, 3, 5, generator=labs.rng(6), dtype=torch.float64).requires_grad_()
     weights = table[:, :, 3]  # of one channel a view whose numbers do not lie side by side
-    found = ops.apart(every, ops.weighted_together(every, x, weights, flow))
-    expected = [ops.scale(part, weights[:, i]) for i, part in enumerate(ops.apart(every, ops.together(every, x, flow)))]
+    found = layers.apart(every, layers.weighted_together(every, x, weights, flow))
+    unweighted = layers.apart(every, layers.together(every, x, flow))
+    expected = [ops.scale(part, weights[:, i]) for i, part in enumerate(unweighted)]
     of = [x, table, *(parameter for module in every for parameter in module.parameters())]
     outcomes = []
     for parts in (found, expected):

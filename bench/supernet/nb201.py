@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bench import ops
+from bench import layers, ops
 from bench.supernet.common import CellChoices, NetworkSize, check, check_auxiliary, width, with_auxiliary
 from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
 
@@ -63,12 +63,12 @@ class Cell(nn.Module):
     ) -> dict[int, ops.Folded]:
         """Return the mixtures of all operations: each kind of convolution as one, skip and pooling once."""
         weights, positive, pool = choices.weights("op")[:, edges], F.relu(part), ops.average_pool(part)
-        kinds = [[cast(ops.ConvNorm, every[edge]) for edge in edges] for every in (self.conv1x1, self.conv3x3)]
+        kinds = [[cast(layers.ConvNorm, every[edge]) for edge in edges] for every in (self.conv1x1, self.conv3x3)]
         heavy = [
-            ops.weighted_together(modules, positive, weights[:, :, option], flow)
+            layers.weighted_together(modules, positive, weights[:, :, option], flow)
             for modules, option in zip(kinds, (CONV1X1, CONV3X3), strict=True)
         ]
-        convolved, light = ops.apart(kinds[0], heavy[0] + heavy[1]), weights[:, :, (SKIP, POOL)]
+        convolved, light = layers.apart(kinds[0], heavy[0] + heavy[1]), weights[:, :, (SKIP, POOL)]
         return {edge: flow.kernels.mixture(light[:, i], [part, pool]) + convolved[i] for i, edge in enumerate(edges)}
 
     def _operations(self, place: int, x: ops.Folded, flow: ops.Flow) -> list[ops.Term]:
@@ -126,9 +126,9 @@ class Residual(nn.Module):
 
     def __init__(self, replicas: int, into: int, out: int) -> None:
         super().__init__()
-        self.first = ops.ConvNorm(ops.Conv(replicas, (out, into, 3), stride=2))
-        self.second = ops.ConvNorm(ops.Conv(replicas, (out, out, 3)))
-        self.shortcut = ops.Conv(replicas, (out, into, 1))
+        self.first = layers.ConvNorm(layers.Conv(replicas, (out, into, 3), stride=2))
+        self.second = layers.ConvNorm(layers.Conv(replicas, (out, out, 3)))
+        self.shortcut = layers.Conv(replicas, (out, into, 1))
 
     def forward(self, x: ops.Folded, flow: ops.Flow) -> ops.Folded:
         shortcut = self.shortcut(F.avg_pool2d(x, 2, stride=2, ceil_mode=True, count_include_pad=False), flow)
@@ -136,8 +136,8 @@ class Residual(nn.Module):
         return flow.show("convolution", shortcut) + main
 
 
-def _conv(replicas: int, channels: int, side: int) -> ops.ConvNorm:
-    return ops.ConvNorm(ops.Conv(replicas, (channels, channels, side), bias=True), affine=False)
+def _conv(replicas: int, channels: int, side: int) -> layers.ConvNorm:
+    return layers.ConvNorm(layers.Conv(replicas, (channels, channels, side), bias=True), affine=False)
 
 
 def _incoming(node: int) -> list[int]:
@@ -165,15 +165,15 @@ class NB201Supernet(nn.Module):
         self.replicas, self.parts, self.shared = replicas, options.partial_channels, options.shared_features
         self.cells, self.auxiliary = 3 * size.cells, options.auxiliary_skip
         channels = size.channels
-        self.stem = ops.ConvNorm(ops.Conv(replicas, (channels, size.image_channels, 3)))
+        self.stem = layers.ConvNorm(layers.Conv(replicas, (channels, size.image_channels, 3)))
         self.cell = nn.ModuleList(
             Cell(replicas, channels * 2 ** (index // size.cells), options) for index in range(self.cells)
         )
         self.reduce = nn.ModuleList(Residual(replicas, channels * k, channels * 2 * k) for k in (1, 2))
-        self.head = ops.Norm(replicas, 4 * channels, affine=False)
-        self.classifier = ops.Linear(replicas, 4 * channels, size.classes)
+        self.head = layers.Norm(replicas, 4 * channels, affine=False)
+        self.classifier = layers.Linear(replicas, 4 * channels, size.classes)
         if not options.normalise:
-            ops.without_normalisation(self)
+            layers.without_normalisation(self)
 
     def forward(
         self, images: Float[Tensor, "replicas n c h w"], choices: Choices, inputs: ForwardInputs = ForwardInputs()

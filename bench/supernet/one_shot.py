@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bench import ops
+from bench import layers, ops
 from bench.supernet.common import CellChoices, NetworkSize, Row, check, check_auxiliary, width, with_auxiliary
 from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
 
@@ -44,7 +44,7 @@ class Cell(nn.Module):
         """Return the projections of the cell's input for every node and the output; as one where all are computed."""
         modules, flow = [*self.project, self.project_out], choices.flow(replicas)
         if choices.choices.active is None:
-            parts = ops.apart(modules, flow.relu(ops.together(modules, x, flow)))
+            parts = layers.apart(modules, flow.relu(layers.together(modules, x, flow)))
             return [ops.Given(part, replicas) for part in parts]
 
         def term(module: nn.Module) -> ops.Term:
@@ -97,8 +97,8 @@ class Cell(nn.Module):
         return x.new_zeros(x.shape[0], replicas * self.channels, *x.shape[2:])
 
 
-def _conv(replicas: int, out: int, into: int, side: int) -> ops.ConvNorm:
-    return ops.ConvNorm(ops.Conv(replicas, (out, into, side)))
+def _conv(replicas: int, out: int, into: int, side: int) -> layers.ConvNorm:
+    return layers.ConvNorm(layers.Conv(replicas, (out, into, side)))
 
 
 class OneShotSupernet(nn.Module):
@@ -119,11 +119,11 @@ class OneShotSupernet(nn.Module):
             cells.append(Cell(replicas, nodes, into, channels, options.partial_channels))
             into = nodes * channels
         self.cell = nn.ModuleList(cells)
-        self.head = ops.ConvNorm(ops.Conv(replicas, (channels, into, 1)), affine=False)
-        self.classifier = ops.Linear(replicas, channels, size.classes)
+        self.head = layers.ConvNorm(layers.Conv(replicas, (channels, into, 1)), affine=False)
+        self.classifier = layers.Linear(replicas, channels, size.classes)
         self._chosen = {group.name for group in groups}
         if not options.normalise:
-            ops.without_normalisation(self)
+            layers.without_normalisation(self)
 
     def forward(
         self, images: Float[Tensor, "replicas n c h w"], choices: Choices, inputs: ForwardInputs = ForwardInputs()

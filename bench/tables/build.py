@@ -26,7 +26,7 @@ from bench import data
 from bench.data.augment import Augmentation
 from bench.data.feed import Feed, FeedSettings
 from bench.data.types import Dataset, ImageSet, balanced
-from bench.ops import initialise
+from bench.layers import initialise
 from bench.rng import derive, torch_stream
 from bench.spaces.base import Genotype, NetworkSize, Space, discrete_choices
 from bench.tables.cost import cost
