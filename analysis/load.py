@@ -17,9 +17,9 @@ from jaxtyping import Int
 log = logging.getLogger(__name__)
 
 IDENTITY = ("seed", "signature", "space", "method", "settings")
+"""Fields of a specification that are no part of the protocol."""
 UNSAID: dict[str, Any] = {"precision": "fp32"}
 """What the specification of a search with steps means that does not say it."""
-"""Fields of a specification that are no part of the protocol."""
 
 PREFIXES = {"table": "table_", "supernet": "supernet_", "curvature": "curvature_", "entropy": "entropy_",
             "ranking": "ranking_", "diagnostics": "diagnostic_", "discretisation": "discretisation_"}  # fmt: skip

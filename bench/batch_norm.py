@@ -112,9 +112,9 @@ def _derivatives(
         to_gradient, to_x, to_scale, times_first = torch.zeros_like(x), torch.zeros_like(x), None, nothing
     else:
         to_gradient, to_x, to_scale, times_first = _second(innermost(v), saved)
-    if saved.first is not None and of_scale is None:
+    if saved.first is not None and of_scale is None and v is not None:
         to_x.addcmul_(saved.first, _wide(times_first))
-    else:
+    elif v is not None or of_scale is not None:
         unscaled = _first(saved.gradient, x, torch.ones_like(inverse), mean, inverse)[0]
         to_x.addcmul_(unscaled, _wide(times_first * saved.scale + (nothing if of_scale is None else of_scale)))
     if of_scale is not None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from bench import precision
 from bench.layers import initialise
 from bench.metrics.curvature import epoch_wants_spectrum
 from bench.rng import torch_stream
@@ -77,10 +78,12 @@ def estimate(stack: Stack) -> Estimate:
     initialise(network, lab.stream("estimate", 0))
     network.to(lab.device, lab.dtype)
     parameters = sum(parameter[0].numel() for _, parameter in network.named_parameters())
-    cost = _cost(stack, network)
+    wide = _cost(stack, network, lab.dtype)
+    narrow = precision.step_dtype(spec.precision)
+    of_steps = wide if narrow is None else _cost(stack, network, narrow)
     searcher = stack.method.build(spec.settings, lab)
     steps = _steps(stack)
-    passes = [*steps, *_curvature(stack, searcher), *stack.method.evaluated(spec.settings, _extent(stack))]
+    others = [*_curvature(stack, searcher), *stack.method.evaluated(spec.settings, _extent(stack))]
     groups = lab.space.groups
     policy = stack.method.policy(spec.settings)
     return Estimate(
@@ -88,18 +91,22 @@ def estimate(stack: Stack) -> Estimate:
         logits=sum(group.shape[0] * group.shape[1] for group in groups),
         rows=sum(group.shape[0] for group in groups),
         steps_per_epoch=lab.feed.steps_per_epoch(policy, 0, spec.epochs) if spec.epochs else 0,
-        wall_s=sum(cost.seconds(one) for one in passes),
-        peak_bytes=int(_images_kept(stack, steps, searcher) * cost.image_bytes) + 4 * lab.replicas * parameters * 4,
+        wall_s=sum(of_steps.seconds(one) for one in steps) + sum(wide.seconds(one) for one in others),
+        peak_bytes=int(max(_kept(steps, of_steps), _kept_by_products(stack, searcher, wide)))
+        + 4 * lab.replicas * parameters * 4,
     )
 
 
-def _images_kept(stack: Stack, steps: Sequence[Passes], searcher: Searcher) -> float:
-    """Return the images, of all replicas, whose maps a pass would have to keep to take as much as the search does."""
-    lab, kept = stack.lab, [STEP_KEEPS * one.images for one in steps]
-    if _measured(stack, searcher):
-        together = min(lab.curvature_replicas or lab.replicas, lab.replicas)
-        kept.append(PRODUCT_KEEPS * stack.spec.probe_size * together / lab.replicas)
-    return max(kept, default=0.0)
+def _kept(steps: Sequence[Passes], cost: PassCost) -> float:
+    """Return the bytes of the largest step's maps."""
+    return max((STEP_KEEPS * one.images * cost.image_bytes for one in steps), default=0.0)
+
+
+def _kept_by_products(stack: Stack, searcher: Searcher, cost: PassCost) -> float:
+    """Return the bytes that a product with the Hessian takes, for the replicas that are measured at once."""
+    replicas = stack.lab.replicas
+    share = min(stack.lab.curvature_replicas or replicas, replicas) / replicas
+    return PRODUCT_KEEPS * stack.spec.probe_size * cost.image_bytes * share if _measured(stack, searcher) else 0.0
 
 
 def _steps(stack: Stack) -> list[Passes]:
@@ -145,8 +152,10 @@ def _extent(stack: Stack) -> Extent:
     return Extent(stack.lab.groups, spec.epochs, half, evaluation, spec.batch_size)
 
 
-def _cost(stack: Stack, network: torch.nn.Module) -> PassCost:
-    (small_s, _), (large_s, saved) = (_pass(stack, network, images) for images in IMAGES)
+def _cost(stack: Stack, network: torch.nn.Module, kind: torch.dtype) -> PassCost:
+    """Measure passes over images of a type, in the arithmetic of steps."""
+    with precision.arithmetic(stack.spec.precision):
+        (small_s, _), (large_s, saved) = (_pass(stack, network, _batch(stack, images, kind)) for images in IMAGES)
     return PassCost(*line(small_s, large_s), saved / IMAGES[1])
 
 
@@ -157,9 +166,8 @@ def line(small_s: float, large_s: float) -> tuple[float, float]:
     return large_s - large * image_s, image_s
 
 
-def _pass(stack: Stack, network: torch.nn.Module, images: int) -> tuple[float, int]:
+def _pass(stack: Stack, network: torch.nn.Module, batch: Batch) -> tuple[float, int]:
     """Return seconds and saved bytes of a forward and backward pass, the quickest of a few."""
-    batch = _batch(stack, images)
     choices = softmax(normal_logits(stack.lab.space.groups, stack.lab.stream("estimate", 1), _like(network)))
     saved: dict[int, int] = {}
 
@@ -185,10 +193,10 @@ def _timed(work: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def _batch(stack: Stack, images: int) -> Batch:
+def _batch(stack: Stack, images: int, kind: torch.dtype) -> Batch:
     lab = stack.lab
     shape = (lab.replicas, images, *lab.feed.image_shape)
-    drawn = torch.randn(shape, generator=torch_stream(0, "estimate", 2)).to(lab.device, lab.dtype)
+    drawn = torch.randn(shape, generator=torch_stream(0, "estimate", 2)).to(lab.device, kind)
     return Batch(drawn, torch.zeros(shape[:2], dtype=torch.long, device=lab.device))
 
 

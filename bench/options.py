@@ -56,7 +56,7 @@ NUMBERS = {
     "probe_size": "images the Hessian is measured on",
     "threads": "CPU threads",
     "curvature_every": "epochs from one measurement of curvature to the next",
-    "curvature_replicas": "most seeds of a stack whose λ is measured at once: it takes more memory than their steps "
+    "curvature_replicas": "most seeds of a stack whose λ is recorded at once: it takes more memory than their steps "
     "(paper: 2, embedded: all)",
     "ranking_every": "epochs from one measurement of --metrics ranking to the next; without: after the last epoch",
     "queries": "cells a repetition of a table-only method may ask for",

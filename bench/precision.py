@@ -12,16 +12,19 @@ import torch
 from searchers._flags import TF32, switched
 
 NAMES = ("fp32", "tf32", "bf16")
+TF32_SINCE = (8, 0)
+"""Compute capability."""
 
 
 def check(name: str, device: torch.device) -> None:
     """Raise where a device has no such precision.
 
     Raises:
-        ValueError: TF32 away from a GPU, which would be float32 under another name.
+        ValueError: TF32 where there is none: it would be float32 under another name.
     """
-    if name == "tf32" and device.type != "cuda":
-        raise ValueError(f"expected --precision fp32 or bf16 on {device}, got tf32, which only a GPU has")
+    has = device.type == "cuda" and torch.cuda.get_device_capability(device) >= TF32_SINCE
+    if name == "tf32" and not has:
+        raise ValueError(f"expected --precision fp32 or bf16 on {device}, got tf32, which GPUs have since Ampere")
 
 
 def step_dtype(name: str | None) -> torch.dtype | None:

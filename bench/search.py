@@ -26,6 +26,7 @@ from bench.place import place
 from bench.record import EpochRecord, Timing
 from bench.spec import RunSpec
 from bench.store import Store
+from searchers.base import StepLosses
 from searchers.entry import Method
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ class Stack:
 
 def search(stack: Stack, store: Store, observe: Observer) -> None:
     """Search a stack to its end, from its checkpoint if it has one."""
-    with precision.arithmetic(stack.spec.precision):
+    precision.check(stack.spec.precision or "fp32", stack.lab.device)
+    with precision.arithmetic(None):
         _search(Session(stack, store, observe))
 
 
@@ -63,7 +65,8 @@ def _search(session: "Session") -> None:
         session.record("search", clock, losses)
     if session.goes_on:
         clock = Clock(stack.lab.device)
-        session.searcher.finish()
+        with precision.arithmetic(stack.spec.precision):
+            session.searcher.finish()
         clock.searched()
         session.record("final", clock, session.no_losses)
     session.store.finish(session.diverged)
@@ -103,18 +106,23 @@ class Session:
 
     def train(self, clock: Clock) -> Fields:
         """Take the steps of an epoch; return the mean losses of every replica."""
-        self.searcher.begin_epoch(self.epoch)
-        steps = []
-        for batches in self.stack.lab.feed.epoch(self.searcher.policy, self.epoch, self.stack.spec.epochs):
-            steps.append(self.searcher.step(batches))
-            clock.images += sum(batch.labels.numel() for batch in (*batches.train, *batches.val))
-        self.searcher.end_epoch(self.epoch)
+        with precision.arithmetic(self.stack.spec.precision):
+            steps = self._steps(clock)
         self.epoch += 1
         train = torch.stack([losses.train for losses in steps]).mean(0).tolist()
         val = [losses.val for losses in steps if losses.val is not None]
         means = torch.stack(val).mean(0).tolist() if val else [None] * len(train)
         clock.searched()
         return [{"train_loss": t, "val_loss": v} for t, v in zip(train, means, strict=True)]
+
+    def _steps(self, clock: Clock) -> list[StepLosses]:
+        self.searcher.begin_epoch(self.epoch)
+        steps = []
+        for batches in self.stack.lab.feed.epoch(self.searcher.policy, self.epoch, self.stack.spec.epochs):
+            steps.append(self.searcher.step(batches))
+            clock.images += sum(batch.labels.numel() for batch in (*batches.train, *batches.val))
+        self.searcher.end_epoch(self.epoch)
+        return steps
 
     def record(self, stage: Literal["search", "final"], clock: Clock, losses: Fields) -> None:
         """Measure everything, append it to the records and save the state."""

@@ -45,7 +45,8 @@ def prepare(request: Request) -> Bench:
     """
     space = spaces.get(request.space)
     device = choice.choose_device(request.device)
-    precision.check(request.precision, device)
+    if request.launcher == "local":  # elsewhere the machines that search have their own devices
+        precision.check(request.precision, device)
     name, why = choice.choose_benchmark(request, space, device)
     preset = PRESETS[name](space.name)
     if request.dataset is not None:

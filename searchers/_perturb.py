@@ -16,7 +16,7 @@ from torch import Tensor
 
 from searchers import _relax
 from searchers._bilevel import Bilevel
-from searchers.base import Batch, Choices, Logits, StepBatches
+from searchers.base import Batch, Choices, ForwardInputs, Logits, StepBatches
 
 Mixture = Mapping[str, Float[Tensor, "cells replicas decisions options"]]
 Streams = Sequence[torch.Generator]
@@ -61,9 +61,9 @@ def streams(searcher: Bilevel) -> Streams:
 
 
 def probe(searcher: Bilevel, mixture: Mixture, batch: Batch) -> Float[Tensor, " replicas"]:
-    """Return the loss under these mixing weights, without gradients."""
+    """Return the loss under these mixing weights, without gradients; samples are told apart by small differences."""
     with torch.no_grad():
-        return _relax.loss(searcher.supernet, batch, Choices(mixture))
+        return _relax.loss(searcher.supernet, batch, Choices(mixture), inputs=ForwardInputs(exact=True))
 
 
 def add(mixture: Mixture, noise: Mixture) -> Mixture:

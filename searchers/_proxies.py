@@ -71,7 +71,8 @@ def _agreement(maps: Float[Tensor, "rows n c h w"]) -> Float[Tensor, "rows n n"]
     """Return the number of equal signs of every two images: x·xᵀ + (1−x)·(1−x)ᵀ in one product."""
     codes = (maps > 0).flatten(2)
     ones = codes.sum(2, dtype=torch.float64)
-    both = (codes.to(maps.dtype) @ codes.mT.to(maps.dtype)).double()
+    counting = torch.promote_types(maps.dtype, torch.float32)
+    both = (codes.to(counting) @ codes.mT.to(counting)).double()
     return 2 * both - ones[:, :, None] - ones[:, None] + codes.shape[2]
 
 

@@ -113,10 +113,10 @@ class ForwardInputs:
         auxiliary: coefficient of the auxiliary skips; 0 leaves them out.
         observe: called with what the pass computes inside the network, in the order of computation; maps of what is
             left out are not computed and not seen.
-        twice: whether derivatives of derivatives will be asked for. They are there and the same anyway, and so is the
-            output: it decides what is fast. Such a pass is `exact`.
-        exact: whether the difference between this pass and another that hardly differs will be asked for: the pass is
-            computed in the type of the weights, whatever that of the images.
+        twice: whether derivatives of derivatives will be asked for. They are there anyway: it decides what is fast, and
+            changes no output. Such a pass is `exact`.
+        exact: whether second derivatives, or the difference between this pass and another that hardly differs, will be
+            asked for: narrow images are widened to the type of the weights.
     """
 
     keep: Mapping[str, Float[Tensor, "cells replicas n decisions"]] | None = None

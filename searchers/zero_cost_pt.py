@@ -131,10 +131,11 @@ class ZeroCostPT:
         return np.argmax(np.where(np.isnan(total), -np.inf, total), axis=0).tolist()
 
     def _batches(self) -> Iterator[Batch]:
-        """Yield training batches, epoch after epoch of a search that reads nothing else."""
+        """Yield training batches, epoch after epoch of a search that reads nothing else; scores are never narrow."""
         size = self.settings.batch_size
         reads = DataPolicy(val_batches=0, batch_size=lambda _epoch, base: size or base)
-        return (step.train[0] for epoch in count() for step in self.resources.served(reads, epoch))
+        served = (step.train[0] for epoch in count() for step in self.resources.served(reads, epoch))
+        return (batch._replace(images=batch.images.to(self.resources.dtype)) for batch in served)
 
     def state_dict(self) -> dict[str, Any]:
         parameters = {name: value.detach() for name, value in self.parameters.items()}

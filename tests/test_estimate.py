@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 from tests import benches
 
 from bench import estimate as module
@@ -11,7 +12,7 @@ from bench import spaces
 from bench.estimate import IMAGES, Estimate, PassCost, estimate, line
 from bench.search import Stack
 from searchers._projection import removals
-from searchers.base import Group, SupernetOptions
+from searchers.base import Batch, Group, SupernetOptions
 from searchers.registry import METHODS
 
 OPTIONS = sum(group.decisions * len(group.options) for group in spaces.get("toy").groups)
@@ -22,7 +23,7 @@ REMOVALS = removals(spaces.get("toy").groups)
 @pytest.fixture(autouse=True)
 def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unchecked: None) -> None:
     benches.isolate(monkeypatch, tmp_path)
-    monkeypatch.setattr(module, "_cost", lambda _stack, _network: PassCost(0.0, 0.001, 1000.0))
+    monkeypatch.setattr(module, "_cost", lambda _stack, _network, _kind: PassCost(0.0, 0.001, 1000.0))
 
 
 def stack(tmp_path: Path, *more: str, method: str = "darts") -> Stack:
@@ -76,13 +77,13 @@ def test_without_logits_no_curvature_is_counted(tmp_path: Path) -> None:
 
 def test_a_pass_has_a_fixed_cost_and_one_for_every_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """12 passes over 8 images at 20 ms and 0.25 ms an image."""
-    monkeypatch.setattr(module, "_cost", lambda _stack, _network: PassCost(0.020, 0.00025, 1000.0))
+    monkeypatch.setattr(module, "_cost", lambda _stack, _network, _kind: PassCost(0.020, 0.00025, 1000.0))
     assert estimated(tmp_path, "--curvature", "off").wall_s == pytest.approx(12 * (0.020 + 8 * 0.00025))
 
 
 def test_half_the_arithmetic_of_a_pass_is_not_half_its_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """6 steps of one sampled cell on 8 images; then 4 + 2 cells, each in a forward pass over 20 images."""
-    monkeypatch.setattr(module, "_cost", lambda _stack, _network: PassCost(0.020, 0.00025, 1000.0))
+    monkeypatch.setattr(module, "_cost", lambda _stack, _network, _kind: PassCost(0.020, 0.00025, 1000.0))
     steps, ranked = 6 * (0.020 + 0.5 * 8 * 0.00025), 6 * 0.4 * (0.020 + 0.75 * 20 * 0.00025)
     found = estimate(stack(tmp_path, "--curvature", "off", method="random_ws"))
     assert found.wall_s == pytest.approx(steps + ranked)
@@ -92,7 +93,12 @@ def test_the_cost_of_a_pass_is_the_line_through_two(tmp_path: Path, monkeypatch:
     monkeypatch.undo()
     benches.isolate(monkeypatch, tmp_path)
     taken = dict(zip(IMAGES, (0.022, 0.028), strict=True))
-    monkeypatch.setattr(module, "_pass", lambda _stack, _network, images: (taken[images], images * 500))
+
+    def passed(_stack: Stack, _network: object, batch: Batch) -> tuple[float, int]:
+        images = batch.labels.shape[1]
+        return taken[images], images * 500
+
+    monkeypatch.setattr(module, "_pass", passed)
     assert estimated(tmp_path, "--curvature", "off").wall_s == pytest.approx(12 * 0.022)
     assert line(0.022, 0.028) == pytest.approx((0.020, 0.00025))
     assert line(0.028, 0.022) == pytest.approx((0.022, 0.0))  # noise: no image has a negative cost
@@ -172,3 +178,13 @@ def test_nothing_is_trained_written_or_changed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert all(bool((after["logits"][name] == value).all()) for name, value in before["logits"].items())
     assert dataclasses.asdict(estimate(searched)) == dataclasses.asdict(estimate(searched))
+
+
+def test_narrow_steps_and_wide_products_are_measured_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = {torch.float32: PassCost(0.0, 0.001, 1000.0), torch.bfloat16: PassCost(0.0, 0.0005, 500.0)}
+    monkeypatch.setattr(module, "_cost", lambda _stack, _network, kind: costs[kind])
+    off = ("--curvature", "off")
+    assert estimated(tmp_path, *off).wall_s == pytest.approx(
+        2 * estimated(tmp_path, *off, "--precision", "bf16").wall_s
+    )
+    assert estimated(tmp_path).peak_bytes == estimated(tmp_path, "--precision", "bf16").peak_bytes  # of the products

@@ -1,5 +1,6 @@
 """Steps in bfloat16: what is rounded and what is not, and that nothing but steps is touched."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from bench.layers import Conv, Norm
 from bench.metrics import curvature
 from bench.request import parse
 from bench.search import Session
-from searchers import _drop_path, _relax
+from searchers import _drop_path, _proxies, _relax
 from searchers._relax import loss, softmax
 from searchers.base import Batch, ForwardInputs
 from searchers.entry import Method
@@ -102,7 +103,7 @@ def test_drop_path_keeps_the_mean_of_narrow_maps() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["darts_2nd", "idarts", "lambda_darts"])
+@pytest.mark.parametrize("name", ["darts_2nd", "idarts", "lambda_darts", "ms_darts"])
 def test_differences_of_passes_are_taken_between_wide_ones(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
     plain = _relax.loss
@@ -169,13 +170,18 @@ def test_steps_are_taken_under_the_flags(monkeypatch: pytest.MonkeyPatch, tmp_pa
     """A run asked for in TF32 takes its steps where it is allowed; this machine need not have it."""
     monkeypatch.setattr(precision, "check", lambda _name, _device: None)
     allowed = []
-    plain = Session.train
+    plain, measuring = Session._steps, Session.record
 
     def noting(self: Session, clock: Any) -> Any:
         allowed.append(torch.backends.cudnn.allow_tf32)
         return plain(self, clock)
 
-    monkeypatch.setattr(Session, "train", noting)
+    def measured(self: Session, *arguments: Any) -> None:
+        assert not torch.backends.cudnn.allow_tf32
+        measuring(self, *arguments)
+
+    monkeypatch.setattr(Session, "_steps", noting)
+    monkeypatch.setattr(Session, "record", measured)
     words = "--space toy --methods darts --benchmark embedded --device cpu --table none --seeds 0 --epochs 1"
     for name in ("tf32", "fp32"):
         assert run.main([*words.split(), "--precision", name, "--results", str(tmp_path)]) == 0
@@ -185,10 +191,34 @@ def test_steps_are_taken_under_the_flags(monkeypatch: pytest.MonkeyPatch, tmp_pa
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("tf32", "expected --precision fp32 or bf16 on cpu, got tf32, which only a GPU has"),
+        ("tf32", "expected --precision fp32 or bf16 on cpu, got tf32, which GPUs have since Ampere"),
         ("fp16", "expected precision out of fp32, tf32, bf16, got 'fp16'"),
     ],
 )
 def test_what_cannot_be_had_is_refused(value: str, message: str, caplog: pytest.LogCaptureFixture) -> None:
     assert run.main(["--space", "toy", "--methods", "darts", "--device", "cpu", "--precision", value]) == 2
     assert message in caplog.text
+
+
+@pytest.mark.parametrize(("capability", "has"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_only_gpus_since_ampere_have_tf32(
+    capability: tuple[int, int], has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    if has:
+        precision.check("tf32", torch.device("cuda"))
+    else:
+        with pytest.raises(ValueError, match="since Ampere"):
+            precision.check("tf32", torch.device("cuda"))
+
+
+def test_images_that_cells_are_scored_on_are_widened() -> None:
+    made = stack("toy", "bf16", "zero_cost_pt")
+    searcher = METHODS["zero_cost_pt"].build(made.spec.settings, made.lab)
+    assert {batch.images.dtype for batch in itertools.islice(searcher._batches(), 2)} == {torch.float32}
+
+
+def test_signs_are_counted_exactly_in_narrow_maps() -> None:
+    maps = torch.randn(1, 3, 16, 8, 8, generator=labs.rng(4))
+    assert torch.equal(_proxies._agreement(maps.to(NARROW)), _proxies._agreement(maps.to(NARROW).float()))
+    assert _proxies._agreement(maps.to(NARROW)).diagonal(dim1=1, dim2=2).unique().tolist() == [1024]

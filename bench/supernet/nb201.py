@@ -62,13 +62,14 @@ class Cell(nn.Module):
         self, edges: list[int], part: ops.Folded, choices: CellChoices, flow: ops.Flow
     ) -> dict[int, ops.Folded]:
         """Return the mixtures of all operations: each kind of convolution as one, skip and pooling once."""
-        weights, positive, pool = choices.weights("op")[:, edges], F.relu(part), ops.average_pool(part)
+        table, positive, pool = choices.weights("op"), F.relu(part), ops.average_pool(part)
+        weights = torch.stack([table[:, edge] for edge in edges], 1)
         kinds = [[cast(layers.ConvNorm, every[edge]) for edge in edges] for every in (self.conv1x1, self.conv3x3)]
         heavy = [
             layers.weighted_together(modules, positive, weights[:, :, option], flow)
             for modules, option in zip(kinds, (CONV1X1, CONV3X3), strict=True)
         ]
-        convolved, light = layers.apart(kinds[0], heavy[0] + heavy[1]), weights[:, :, (SKIP, POOL)]
+        convolved, light = layers.apart(kinds[0], heavy[0] + heavy[1]), weights[:, :, SKIP :: POOL - SKIP]
         return {edge: flow.kernels.mixture(light[:, i], [part, pool]) + convolved[i] for i, edge in enumerate(edges)}
 
     def _operations(self, place: int, x: ops.Folded, flow: ops.Flow) -> list[ops.Term]:

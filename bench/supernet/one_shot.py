@@ -59,7 +59,7 @@ class Cell(nn.Module):
             return choices.row(group, 0)
         active = choices.active("op")
         used = None if active is None else active[:, node - 1].any(-1, keepdims=True).repeat(node, -1)
-        return like.new_ones(replicas, node), used
+        return like.new_ones(replicas, node, dtype=torch.promote_types(like.dtype, torch.float32)), used
 
     def _operation(self, node: int, z: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
         part = ops.first_part(z, replicas, self.parts)
