@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from analysis.load import Run
+from analysis.load import UNSAID, Run
 from analysis.selection import ABSENT, protocol_columns
 from analysis.stability import WINDOW, measured
 
@@ -124,9 +124,13 @@ def _protocol(group: pd.DataFrame) -> dict[str, str]:
 
 
 def differing(before: Entry, after: Entry) -> str:
-    """Return the protocol fields in which two entries differ, as a phrase; empty where they may be compared."""
+    """Return the protocol fields in which two entries differ, as a phrase; empty where they may be compared.
+
+    A baseline older than a field means by its absence what a specification does that does not say it.
+    """
     names = sorted({*before.protocol, *after.protocol})
-    pairs = {name: (before.protocol.get(name, ABSENT), after.protocol.get(name, ABSENT)) for name in names}
+    unsaid = {name: UNSAID.get(name.removeprefix("spec."), ABSENT) for name in names}
+    pairs = {name: tuple(entry.protocol.get(name, unsaid[name]) for entry in (before, after)) for name in names}
     return ", ".join(f"{name.partition('.')[2] or name} ({a} → {b})" for name, (a, b) in pairs.items() if a != b)
 
 

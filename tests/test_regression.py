@@ -197,6 +197,7 @@ def test_all_tests_of_a_check_share_alpha() -> None:
         ({}, FEW, "no finished runs"),
         (entry(draws(20), **{"spec.epochs": "7"}), FEW, r"another protocol: epochs \(6 → 7\)"),
         (entry(draws(20), **{"settings.lr": "7"}), FEW, r"another protocol: lr \(absent → 7\)"),
+        (entry(draws(20), **{"spec.precision": "bf16"}), FEW, r"another protocol: precision \(fp32 → bf16\)"),
         (entry(draws(19)), Limits(), "expected at least 24 finished seeds, got 19 against 20 in the baseline"),
         (entry(draws(2)), Limits(seeds=1), "expected at least 3 finished seeds, got 2"),
         (entry({n: Seed(None, None, None, 0.0, 1.0) for n in range(20)}), FEW, "neither λ nor regret was measured"),
@@ -209,6 +210,11 @@ def test_what_cannot_be_compared_is_said(after: dict, limits: Limits, match: str
     (problem,) = verdict.problems
     with pytest.raises(ValueError, match=match):
         raise ValueError(problem.reason)
+
+
+def test_a_baseline_older_than_a_field_means_its_usual_value() -> None:
+    (before,), (after,) = (found.values() for found in (entry(draws(3)), entry(draws(3), **{"spec.precision": "fp32"})))
+    assert _baseline.differing(before, after) == _baseline.differing(after, before) == ""
 
 
 def test_a_regression_outweighs_what_cannot_be_compared() -> None:
