@@ -1,8 +1,8 @@
 """In which precision steps are taken; λ, evaluations and weights are float32 whatever it is (docs/precision.md).
 
 fp32: everything. tf32: products and convolutions of a GPU round their inputs to 11 bits. bf16: images, and so all maps
-of a step, are bfloat16; weights, logits, their optimisers, mixing sums, batch statistics and losses stay float32, and
-so do passes whose small differences or second derivatives count (`ForwardInputs`).
+of a step, are bfloat16; weights, logits, their optimisers, mixing weights, batch statistics and losses stay float32,
+and so do passes whose small differences or second derivatives count (`ForwardInputs`).
 """
 
 from contextlib import AbstractContextManager

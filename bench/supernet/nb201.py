@@ -48,15 +48,15 @@ class Cell(nn.Module):
         return nodes[3]
 
     def _leaving(self, source: int, x: ops.Folded, replicas: int, choices: CellChoices) -> dict[int, ops.Folded]:
-        """Return the mixed operations of every edge out of a node."""
-        flow, edges = choices.flow(replicas), _outgoing(source)
+        """Return the mixed operations of every edge out of a node, which act on a part of its channels."""
+        flow, edges, part = choices.flow(replicas), _outgoing(source), ops.first_part(x, replicas, self.parts)
         if not self.shared and choices.choices.active is None and flow.observe is None:
-            return self._all_mixed(edges, self._part(x, replicas), choices, flow)
+            return self._all_mixed(edges, part, choices, flow)
         if self.shared:
-            terms = dict.fromkeys(edges, self._shared_operations(source, x, replicas, choices))
+            terms = dict.fromkeys(edges, self._shared_operations(source, part, flow, choices))
         else:
-            terms = {edge: self._operations(edge, x, flow) for edge in edges}
-        return {edge: self._mixed(edge, terms[edge], self._part(x, replicas), choices) for edge in edges}
+            terms = {edge: self._operations(edge, part, flow) for edge in edges}
+        return {edge: self._mixed(edge, terms[edge], part, choices) for edge in edges}
 
     def _all_mixed(
         self, edges: list[int], part: ops.Folded, choices: CellChoices, flow: ops.Flow
@@ -72,10 +72,9 @@ class Cell(nn.Module):
         convolved, light = layers.apart(kinds[0], heavy[0] + heavy[1]), weights[:, :, SKIP :: POOL - SKIP]
         return {edge: flow.kernels.mixture(light[:, i], [part, pool]) + convolved[i] for i, edge in enumerate(edges)}
 
-    def _operations(self, place: int, x: ops.Folded, flow: ops.Flow) -> list[ops.Term]:
-        """Return the operations on x, with the weights of a place: an edge, or a node where edges share them."""
+    def _operations(self, place: int, part: ops.Folded, flow: ops.Flow) -> list[ops.Term]:
+        """Return the operations, with the weights of a place: an edge, or a node where edges share them."""
         replicas = flow.replicas
-        part = self._part(x, replicas)
 
         def conv(module: nn.Module) -> ops.Term:
             return lambda rows: module(flow.relu(ops.pick(part, replicas, rows), rows), flow, rows)
@@ -87,17 +86,13 @@ class Cell(nn.Module):
             lambda rows: ops.average_pool(ops.pick(part, replicas, rows)),
         ]
 
-    def _shared_operations(self, source: int, x: ops.Folded, replicas: int, choices: CellChoices) -> list[ops.Term]:
+    def _shared_operations(self, source: int, part: ops.Folded, flow: ops.Flow, choices: CellChoices) -> list[ops.Term]:
         """Return the operations on a node, each computed once for all edges out of it."""
-        active, used = choices.active("op"), np.ones((replicas, len(OPERATIONS)), bool)
+        active, used = choices.active("op"), np.ones((flow.replicas, len(OPERATIONS)), bool)
         if active is not None:
             used &= active[:, _outgoing(source)].any(1)
-        terms = self._operations(source, x, choices.flow(replicas))
-        return [ops.once(term, used[:, option], x.device) for option, term in enumerate(terms, start=SKIP)]
-
-    def _part(self, x: ops.Folded, replicas: int) -> ops.Folded:
-        """Return the channels that operations act on."""
-        return ops.first_part(x, replicas, self.parts)
+        terms = self._operations(source, part, flow)
+        return [ops.once(term, used[:, option], part.device) for option, term in enumerate(terms, start=SKIP)]
 
     def _sum(self, outputs: list[ops.Folded], target: int, replicas: int, choices: CellChoices) -> ops.Folded:
         if not self.weighted:
