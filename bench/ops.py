@@ -28,6 +28,7 @@ from bench.layout import (
     take,
     unfold,
 )
+from searchers._hosted import constant
 from searchers.base import ForwardInputs, Observation
 
 Term = Callable[[Rows], Folded]
@@ -84,8 +85,8 @@ def shifted(x: Folded, by: Float[Tensor, " replicas"]) -> Folded:
 
 def once(term: Term, used: Bool[np.ndarray, " replicas"], device: torch.device) -> Term:
     """Return a term that computes its output a single time, for the replicas in `used`; who asks gets some of them."""
-    rows = None if used.all() else torch.as_tensor(np.flatnonzero(used), device=device)
-    positions = torch.as_tensor(used.cumsum() - 1, device=device)
+    rows = None if used.all() else constant(np.flatnonzero(used), device)
+    positions = constant(used.cumsum() - 1, device)
     found: list[Folded] = []
 
     def shared(asked: Rows) -> Folded:
@@ -125,7 +126,7 @@ def mix(
     sparse = [k for k in range(len(terms)) if used[k] and k not in dense]
     found = []
     if dense:
-        chosen = torch.where(torch.as_tensor(active[:, dense], device=weights.device), weights[:, dense], 0)
+        chosen = torch.where(constant(active[:, dense], weights.device), weights[:, dense], 0)
         found.append(flow.kernels.mixture(chosen, [terms[k](None) for k in dense]))
     if sparse:
         found.append(_placed(terms, weights, [(k, np.flatnonzero(active[:, k])) for k in sparse]))
@@ -136,7 +137,7 @@ def _placed(
     terms: Sequence[Term], weights: Float[Tensor, "replicas options"], used: Sequence[tuple[int, np.ndarray]]
 ) -> Folded:
     """Return the weighted sum of options that some replicas use, each computed for those."""
-    indices = [(option, torch.as_tensor(rows, device=weights.device)) for option, rows in used]
+    indices = [(option, constant(rows, weights.device)) for option, rows in used]
     parts = torch.cat([terms[option](rows) for option, rows in indices], 1)
     factors = torch.cat([weights[rows, option] for option, rows in indices])
     return place(scale(parts, factors), torch.cat([rows for _, rows in indices]), len(weights))
@@ -146,7 +147,7 @@ def computed(term: Term, used: Bool[np.ndarray, " replicas"], device: torch.devi
     """Return a term's output for the replicas in `used`, zero for the others; None when no replica is."""
     if used.all() or not used.any():
         return term(None) if used.all() else None
-    rows = torch.as_tensor(np.flatnonzero(used), device=device)
+    rows = constant(np.flatnonzero(used), device)
     return place(term(rows), rows, len(used))
 
 

@@ -82,6 +82,7 @@ FLAGS = {
     "landscape": "slices of the loss after the last epoch, along λ's vector",
     "tensorboard": "curves for TensorBoard, under results/tensorboard",
     "fresh": "start again, dropping these runs' records",
+    "cuda_graphs": "GPU: record a step of every epoch and play it, where a method allows it",
     "dry_run": "print what would run, without training",
 }
 LISTS = {

@@ -37,6 +37,7 @@ class Request:
         fitness_budget: training epochs of the accuracy that table-only methods see.
         metrics: what is measured besides λ: "ranking", "native".
         precision: of the steps: "fp32", "tf32", "bf16".
+        cuda_graphs: whether steps are recorded and played (`bench.replay`).
         landscape: whether slices of the loss are measured after the last epoch.
         ranking_every: epochs from one ranking to the next; None: after the last epoch only.
         tensorboard: whether curves are written for TensorBoard too.
@@ -81,6 +82,7 @@ class Request:
     tensorboard: bool = False
     fresh: bool = False
     dry_run: bool = False
+    cuda_graphs: bool = False
     launcher: str = "local"
     jobs: int = 1
     retries: int = 2
@@ -201,7 +203,7 @@ def _checked(fields: dict[str, Any]) -> Request:
     ):
         if not isinstance(fields.get(name, ""), str):
             raise ValueError(f"expected text for {name}, got {fields[name]!r}")
-    for name in ("landscape", "tensorboard", "fresh", "dry_run", "shared"):
+    for name in ("landscape", "tensorboard", "fresh", "dry_run", "shared", "cuda_graphs"):
         if not isinstance(fields.get(name, False), bool):
             raise ValueError(f"expected true or false for {name}, got {fields[name]!r}")
     for name, allowed in (

@@ -24,6 +24,7 @@ from bench.lab import Lab
 from bench.metrics import cell
 from bench.place import place
 from bench.record import EpochRecord, Timing
+from bench.replay import Recorder, stepper
 from bench.spec import RunSpec
 from bench.store import Store
 from searchers.base import StepLosses
@@ -36,12 +37,17 @@ Observer = Callable[[list[EpochRecord], Timing], None]
 
 @dataclass(frozen=True)
 class Stack:
-    """Runs that differ in their seed only, and what they are searched with."""
+    """Runs that differ in their seed only, and what they are searched with.
+
+    Attributes:
+        recorder: records their steps; None: every step is taken.
+    """
 
     specs: tuple[RunSpec, ...]
     method: Method
     lab: Lab
     truth: cell.Truth | None
+    recorder: Recorder | None = None
 
     @property
     def spec(self) -> RunSpec:
@@ -117,9 +123,9 @@ class Session:
 
     def _steps(self, clock: Clock) -> list[StepLosses]:
         self.searcher.begin_epoch(self.epoch)
-        steps = []
+        step, steps = stepper(self.searcher, self.stack.recorder), []
         for batches in self.stack.lab.feed.epoch(self.searcher.policy, self.epoch, self.stack.spec.epochs):
-            steps.append(self.searcher.step(batches))
+            steps.append(step(batches))
             clock.images += sum(batch.labels.numel() for batch in (*batches.train, *batches.val))
         self.searcher.end_epoch(self.epoch)
         return steps

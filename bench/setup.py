@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from bench import choice, data, precision, spaces
+from bench import choice, data, precision, replay, spaces
 from bench.data.feed import Feed, FeedSettings
 from bench.data.types import Dataset
 from bench.lab import Lab
@@ -47,6 +47,7 @@ def prepare(request: Request) -> Bench:
     device = choice.choose_device(request.device)
     if request.launcher == "local":  # elsewhere the machines that search have their own devices
         precision.check(request.precision, device)
+        replay.check(request.cuda_graphs, device)
     name, why = choice.choose_benchmark(request, space, device)
     preset = PRESETS[name](space.name)
     if request.dataset is not None:
@@ -70,6 +71,7 @@ def _check_probe(preset: Preset, dataset: Dataset) -> None:
 def stack(bench: Bench, method: Method, runs: tuple[RunSpec, ...]) -> Stack:
     """Return runs of one method ready to be searched together."""
     spec, seeds = runs[0], tuple(run.seed for run in runs)
+    recorder = replay.CudaGraphs() if bench.request.cuda_graphs else None
     lab = Lab(
         space=bench.space,
         size=_size(bench, spec),
@@ -86,6 +88,7 @@ def stack(bench: Bench, method: Method, runs: tuple[RunSpec, ...]) -> Stack:
             ),
             bench.device,
             torch.float32,
+            recorder,
         ),
         horizon=Horizon(spec.epochs),
         device=bench.device,
@@ -93,7 +96,7 @@ def stack(bench: Bench, method: Method, runs: tuple[RunSpec, ...]) -> Stack:
         probe_size=spec.probe_size,
         curvature_replicas=bench.preset.curvature_replicas,
     )
-    return Stack(runs, method, lab, bench.truth)
+    return Stack(runs, method, lab, bench.truth, recorder if method.steady else None)
 
 
 def check_network(bench: Bench, spec: RunSpec, options: SupernetOptions) -> None:

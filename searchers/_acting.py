@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
-from searchers.base import Choices, DataPolicy, Logits, Searcher, StepBatches, StepLosses, Supernet
+from searchers.base import Choices, DataPolicy, Logits, Searcher, Steady, StepBatches, StepLosses, Supernet
 
 Stage = TypeVar("Stage", bound=Searcher)
 
@@ -53,3 +53,7 @@ class Acting(ABC, Generic[Stage]):
 
     def step(self, batches: StepBatches) -> StepLosses:
         return self.stage.step(batches)
+
+    def skip(self) -> None:
+        assert isinstance(self.stage, Steady)
+        self.stage.skip()

@@ -137,6 +137,9 @@ class Descent(ABC, Generic[R]):
     @abstractmethod
     def step(self, batches: StepBatches) -> StepLosses: ...
 
+    def skip(self) -> None:
+        self.steps += 1
+
     def logits(self) -> Logits:
         return {name: value.detach() for name, value in self._logits.items()}
 

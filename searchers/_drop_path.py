@@ -10,12 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from searchers._hosted import Streams, hosted
 from searchers.base import ForwardInputs, Group, Supernet
 
 
-def drop_path(
-    network: Supernet, streams: Sequence[torch.Generator], p: float, like: Float[Tensor, "_r n c h w"]
-) -> ForwardInputs:
+def drop_path(network: Supernet, streams: Streams, p: float, like: Float[Tensor, "_r n c h w"]) -> ForwardInputs:
     """Return inputs of a forward pass in which every mixed operation drops with probability p for each image."""
     if p == 0:
         return ForwardInputs()
@@ -24,13 +23,16 @@ def drop_path(
 
 
 def masks(
-    groups: Sequence[Group], cells: int, streams: Sequence[torch.Generator], p: float, like: Float[Tensor, "_r n c h w"]
+    groups: Sequence[Group], cells: int, streams: Streams, p: float, like: Float[Tensor, "_r n c h w"]
 ) -> dict[str, Float[Tensor, "cells replicas n decisions"]]:
     """Return 0 with probability p and 1/(1 − p) otherwise, for every cell, image and decision."""
-    keep = {}
-    for group in groups:
-        shape = (cells, like.shape[1], group.decisions)
-        drawn = torch.stack([torch.rand(shape, generator=stream) for stream in streams], 1)
-        kept = (drawn >= p).to(like.device, torch.promote_types(like.dtype, torch.float32))
-        keep[group.name] = kept / (1 - p)
-    return keep
+    shapes = [(cells, like.shape[1], group.decisions) for group in groups]
+
+    def draw() -> list[Tensor]:
+        generators = streams()
+        drawn = [torch.stack([torch.rand(shape, generator=one) for one in generators], 1) for shape in shapes]
+        return [values >= p for values in drawn]
+
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    kept = hosted(draw, like.device)
+    return {group.name: mask.to(dtype) / (1 - p) for group, mask in zip(groups, kept, strict=True)}

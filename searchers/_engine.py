@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from searchers._descent import Moment
+from searchers._hosted import constant
 from searchers.base import Choices, Group, Logits
 
 Rows = Mapping[str, Float[Tensor, "replicas decisions options"]]
@@ -71,8 +72,8 @@ def assemble(engines: Bool[np.ndarray, " cells"], mixed: Rows, derived: Host, co
         active = None if computed is None else {name: mask[None] for name, mask in computed.items()}
         return Choices({name: value[None] for name, value in mixed.items()}, active)
     first = next(iter(mixed.values()))
-    here = torch.as_tensor(engines, device=first.device)[:, None, None, None]
-    weights = {n: torch.where(here, v[None], torch.as_tensor(derived[n]).to(v)[None]) for n, v in mixed.items()}
+    here = constant(engines, first.device)[:, None, None, None]
+    weights = {n: torch.where(here, v[None], constant(derived[n], v.device).to(v)[None]) for n, v in mixed.items()}
     inside = {n: np.ones_like(mask) for n, mask in derived.items()} if computed is None else computed
     active = {n: np.where(engines[:, None, None, None], inside[n][None], derived[n][None]) for n in derived}
     return Choices(weights, None if all(mask.all() for mask in active.values()) else active)

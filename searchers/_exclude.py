@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from searchers._hosted import constant
 from searchers.base import Choices, Group, Logits
 
 Masks = Mapping[str, Bool[np.ndarray, "replicas decisions options"]]
@@ -58,7 +59,7 @@ def select_without(groups: Sequence[Group], *options: str) -> Callable[[Logits],
 
 def mixture(logits: Logits, alive: Masks) -> Choices:
     """Mix every row with the softmax over its options that are alive; the others are not computed."""
-    out = {name: ~torch.as_tensor(alive[name], device=value.device) for name, value in logits.items()}
+    out = {name: ~constant(alive[name], value.device) for name, value in logits.items()}
     weights = {name: v.masked_fill(out[name], -torch.inf).softmax(-1)[None] for name, v in logits.items()}
     whole = all(mask.all() for mask in alive.values())
     return Choices(weights, None if whole else {name: mask[None].copy() for name, mask in alive.items()})
@@ -66,9 +67,7 @@ def mixture(logits: Logits, alive: Masks) -> Choices:
 
 def entries(masks: Mapping[str, np.ndarray], like: Tensor) -> Bool[Tensor, "replicas size"]:
     """Return the masks of all groups side by side, as the optimisers of logits lay them."""
-    return torch.as_tensor(
-        np.concatenate([mask.reshape(len(mask), -1) for mask in masks.values()], 1), device=like.device
-    )
+    return constant(np.concatenate([mask.reshape(len(mask), -1) for mask in masks.values()], 1), like.device)
 
 
 class Alive:
@@ -97,7 +96,7 @@ class Alive:
 
     def select(self, logits: Logits) -> Logits:
         """Return the logits with what is not alive below all others of its row."""
-        return {n: below(v, ~torch.as_tensor(self.masks[n], device=v.device)) for n, v in logits.items()}
+        return {n: below(v, ~constant(self.masks[n], v.device)) for n, v in logits.items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {name: torch.from_numpy(mask.copy()) for name, mask in self.masks.items()}

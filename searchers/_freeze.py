@@ -14,6 +14,7 @@ from torch import Tensor
 
 from searchers import _relax
 from searchers._exclude import Alive, entries
+from searchers._hosted import constant
 from searchers.base import Choices, Group, Logits
 
 
@@ -77,8 +78,8 @@ class Frozen:
 
     def _masks(self, name: str, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return which rows are decided, and their k-hot weights."""
-        decided = torch.as_tensor(self.rows[name], device=like.device)[..., None]
-        return decided, torch.as_tensor(self.kept[name], device=like.device).to(like.dtype)
+        decided = constant(self.rows[name], like.device)[..., None]
+        return decided, constant(self.kept[name], like.device).to(like.dtype)
 
     def state_dict(self) -> dict[str, Any]:
         rows = {name: torch.from_numpy(mask.copy()) for name, mask in self.rows.items()}

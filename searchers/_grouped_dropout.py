@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from searchers import _exclude
+from searchers._hosted import constant
 from searchers._optim import Touched
 from searchers.base import Active, Choices, Group, Logits
 
@@ -96,4 +97,4 @@ def _log_odds(logits: Float[Tensor, "replicas decisions options"], kept: Mask) -
 
 
 def _mask(kept: Bool[np.ndarray, "1 replicas decisions options"], device: torch.device) -> Mask:
-    return torch.as_tensor(kept[0], device=device)
+    return constant(kept[0], device)

@@ -2,7 +2,8 @@
 
 Everything that torch's optimisers do for a parameter is done here for a replica of a parameter: learning rate, weight
 decay, step count and clipping. What a replica did not use does not move for it: neither weight decay nor momentum.
-Parameters are laid side by side as one "replicas size" matrix, so that a step is a handful of large operations.
+Parameters are laid side by side as one "replicas size" matrix, so that a step is a handful of large operations. What an
+optimiser remembers stays where it is in memory, so that a recorded step can be played again (`bench.replay`).
 """
 
 import math
@@ -15,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from searchers._hosted import constant
 from searchers.base import Choices, Supernet
 
 Gradients = Mapping[str, Tensor | None]
@@ -79,8 +81,8 @@ class Layout:
         """Return which entries move, None when all do."""
         if touched.all():
             return None
-        sizes = torch.as_tensor(self.sizes, device=self.like.device)
-        return torch.as_tensor(touched, device=self.like.device).repeat_interleave(sizes, 1)
+        device, size = self.like.device, sum(self.sizes)
+        return constant(touched, device).repeat_interleave(constant(self.sizes, device), 1, output_size=size)
 
     def store(self, parameters: Mapping[str, Tensor], flat: Float[Tensor, "replicas size"]) -> None:
         with torch.no_grad():
@@ -120,7 +122,7 @@ def restore(mine: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
         raise ValueError(f"expected saved tensors {sorted(mine)[:3]}…, got {sorted(saved)[:3]}…")
     with torch.no_grad():
         for name, value in mine.items():
-            value.copy_(saved[name])
+            value.copy_(torch.as_tensor(saved[name]))
 
 
 class SGD:
@@ -148,7 +150,7 @@ class SGD:
         moved = flat - _column(lr) * update
         if mask is not None:
             momentum, moved = torch.where(mask, momentum, self.momentum), torch.where(mask, moved, flat)
-        self.momentum = momentum
+        self.momentum.copy_(momentum)
         self.layout.store(self.parameters, moved)
 
     def lookahead(self, gradients: Gradients, lr: Rate) -> dict[str, Tensor]:
@@ -161,7 +163,8 @@ class SGD:
         return {"momentum": self.momentum, "weight_decay": self.weight_decay}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.momentum, decay = state["momentum"].to(self.momentum), state["weight_decay"]
+        self.momentum.copy_(state["momentum"])
+        decay = state["weight_decay"]
         self.weight_decay = decay.to(self.momentum) if isinstance(decay, Tensor) else decay
 
 
@@ -186,14 +189,15 @@ class Adam:
         new, old = [mean, square, count, moved], [self.mean, self.square, self.count, flat]
         if moves is not None:
             new = [torch.where(moves, after, before) for after, before in zip(new, old, strict=True)]
-        self.mean, self.square, self.count, moved = new
-        self.layout.store(self.parameters, moved)
+        for kept, after in zip(old[:3], new[:3], strict=True):
+            kept.copy_(after)
+        self.layout.store(self.parameters, new[3])
 
     def state_dict(self) -> dict[str, Any]:
         return {"mean": self.mean, "square": self.square, "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.mean, self.square, self.count = (state[name].to(self.mean) for name in ("mean", "square", "count"))
+        restore(self.state_dict(), state)
 
 
 class ArchSGD:

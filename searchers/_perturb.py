@@ -8,7 +8,7 @@ here).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,10 +16,11 @@ from torch import Tensor
 
 from searchers import _relax
 from searchers._bilevel import Bilevel
+from searchers._hosted import Streams, hosted
 from searchers.base import Batch, Choices, ForwardInputs, Logits, StepBatches
 
 Mixture = Mapping[str, Float[Tensor, "cells replicas decisions options"]]
-Streams = Sequence[torch.Generator]
+Generators = Sequence[torch.Generator]
 Perturbation = Callable[[Bilevel, Mixture, StepBatches], Mixture]
 
 STREAM = "perturbation"
@@ -55,11 +56,6 @@ def weight_choices(change: Perturbation) -> Callable[[Bilevel, Logits, StepBatch
     return choose
 
 
-def streams(searcher: Bilevel) -> Streams:
-    """Return the streams of this step's noise."""
-    return searcher.resources.stream(STREAM, searcher.steps)
-
-
 def probe(searcher: Bilevel, mixture: Mixture, batch: Batch) -> Float[Tensor, " replicas"]:
     """Return the loss under these mixing weights, without gradients; samples are told apart by small differences."""
     with torch.no_grad():
@@ -88,48 +84,63 @@ def _project(rows: Float[Tensor, "*rest options"]) -> Float[Tensor, "*rest optio
     return torch.where(feasible, rows, mended)
 
 
-def box(like: Mixture, radius: float, generators: Streams) -> Mixture:
-    """Return noise uniform in [−radius, radius] for every entry."""
-    drawn = _draw(like, generators, torch.rand)
-    return {name: radius * (2 * value - 1) for name, value in drawn.items()}
+class Shape(NamedTuple):
+    """A region that noise is uniform in: what is drawn for every entry, and the noise that is made of it."""
+
+    draws: tuple[Callable[..., Tensor], ...]
+    noise: Callable[[Sequence[Mixture], float], Mixture]
 
 
-def ball(like: Mixture, radius: float, generators: Streams) -> Mixture:
-    """Return noise uniform in the l2 ball of this radius, one ball a group."""
-    return _ball(like, radius, generators, joint=False)
-
-
-def joint_ball(like: Mixture, radius: float, generators: Streams) -> Mixture:
-    """Return noise uniform in one l2 ball of this radius, all groups being one vector."""
-    return _ball(like, radius, generators, joint=True)
+def _box(drawn: Sequence[Mixture], radius: float) -> Mixture:
+    return {name: radius * (2 * value - 1) for name, value in drawn[0].items()}
 
 
 Region = Literal["box", "ball", "joint_ball"]
-REGIONS: Mapping[str, Callable[[Mixture, float, Streams], Mixture]] = {
-    "box": box,
-    "ball": ball,
-    "joint_ball": joint_ball,
+REGIONS: Mapping[str, Shape] = {
+    "box": Shape((torch.rand,), _box),
+    "ball": Shape((torch.randn, torch.rand), lambda drawn, radius: _ball(drawn, radius, joint=False)),
+    "joint_ball": Shape((torch.randn, torch.rand), lambda drawn, radius: _ball(drawn, radius, joint=True)),
 }
+"""Every entry in [−radius, radius]; an l2 ball of this radius a group; one, all groups being one vector."""
 
 
-def _ball(like: Mixture, radius: float, generators: Streams, joint: bool) -> Mixture:
-    normal, uniform = _draw(like, generators, torch.randn), _draw(like, generators, torch.rand)
-    first = next(iter(like))
-    lengths, sizes = squared_norms(normal, joint), {name: value[:, 0].numel() for name, value in like.items()}
-    noise = {}
+def noise(searcher: Bilevel, like: Mixture, radius: float, region: Region = "box", count: int = 1) -> list[Mixture]:
+    """Return so much noise of this step's streams, one after the other, in the shapes of `like`."""
+    return drawn_noise(like, lambda: searcher.resources.stream(STREAM, searcher.steps), radius, region, count)
+
+
+def drawn_noise(
+    like: Mixture, streams: Streams, radius: float, region: Region = "box", count: int = 1
+) -> list[Mixture]:
+    """Return so much noise of these streams, one after the other, in the shapes of `like`."""
+    kinds, make = REGIONS[region]
+    first, shapes = next(iter(like.values())), [(len(value), *value.shape[2:]) for value in like.values()]
+    device, dtype = first.device, first.dtype
+
+    def draw() -> list[Tensor]:
+        generators = streams()
+        return [part.to(dtype) for _ in range(count) for kind in kinds for part in _draw(shapes, generators, kind)]
+
+    drawn = iter(hosted(draw, device))
+    return [make([{name: next(drawn) for name in like} for _ in kinds], radius) for _ in range(count)]
+
+
+def _ball(drawn: Sequence[Mixture], radius: float, joint: bool) -> Mixture:
+    normal, uniform = drawn
+    first = next(iter(normal))
+    lengths, sizes = squared_norms(normal, joint), {name: value[:, 0].numel() for name, value in normal.items()}
+    found = {}
     for name, value in normal.items():
         size = sum(sizes.values()) if joint else sizes[name]
         share = uniform[first if joint else name][0, :, 0, 0] ** (1 / size)
-        noise[name] = radius * value * (share / lengths[name].sqrt())[:, None, None]
-    return noise
+        found[name] = radius * value * (share / lengths[name].sqrt())[:, None, None]
+    return found
 
 
-def _draw(like: Mixture, generators: Streams, draw: Callable[..., Tensor]) -> Mixture:
-    """Return draws of the shapes of `like`: group after group from each replica's own stream, in double precision."""
-    shapes = [(len(value), *value.shape[2:]) for value in like.values()]
+def _draw(shapes: Sequence[tuple[int, ...]], generators: Generators, draw: Callable[..., Tensor]) -> list[Tensor]:
+    """Return draws of these shapes: one after the other from each replica's own stream, in double precision."""
     drawn = [[draw(shape, generator=stream, dtype=torch.float64) for shape in shapes] for stream in generators]
-    stacked = [torch.stack(parts, 1) for parts in zip(*drawn, strict=True)]
-    return {name: new.to(old.device, old.dtype) for (name, old), new in zip(like.items(), stacked, strict=True)}
+    return [torch.stack(parts, 1) for parts in zip(*drawn, strict=True)]
 
 
 def require_counts(samples: int, rounds: int, region: str) -> None:
@@ -139,10 +150,21 @@ def require_counts(samples: int, rounds: int, region: str) -> None:
     require(region in REGIONS, f"a region out of {sorted(REGIONS)}", region)
 
 
-def sampler(searcher: Bilevel, radius: Ramp, count: int, region: Region) -> Callable[[Mixture], list[Mixture]]:
-    """Return a function that draws samples around a centre; its calls go on with the streams of this step."""
-    generators, width = streams(searcher), radius.at(searcher.moment().progress)
-    return lambda centre: [add(centre, REGIONS[region](centre, width, generators)) for _ in range(count)]
+@dataclass(frozen=True)
+class Sampling:
+    """How samples of a mean shift are drawn: so many a round, uniform in a region of a radius."""
+
+    radius: Ramp
+    region: Region
+    samples: int
+    rounds: int
+
+
+def sampler(searcher: Bilevel, like: Mixture, sampling: Sampling) -> Callable[[Mixture], list[Mixture]]:
+    """Return what draws the samples of a round around a centre; its calls go on with the noise of this step."""
+    width, count = sampling.radius.at(searcher.moment().progress), sampling.samples
+    left = iter(noise(searcher, like, width, sampling.region, count * sampling.rounds))
+    return lambda centre: [add(centre, next(left)) for _ in range(count)]
 
 
 def squared_norms(values: Mixture, joint: bool) -> dict[str, Float[Tensor, " replicas"]]:
@@ -176,20 +198,19 @@ class Gauge:
     """The mean effective number of samples of an epoch's kernels: over groups, rounds and steps."""
 
     def __init__(self) -> None:
-        self._sum: Tensor | None = None
-        self._count = 0
+        self._sums: Float[Tensor, "2 replicas"] | None = None
         self._mean: Tensor | None = None
 
     def add(self, kernel: Mapping[str, Float[Tensor, "samples replicas"]]) -> None:
         """Take one kernel in; nothing is read back from the device."""
         found = torch.stack([effective_samples(value) for value in kernel.values()]).mean(0)
-        self._sum = found if self._sum is None else self._sum + found
-        self._count += 1
+        terms = torch.stack([found, torch.ones_like(found)])
+        self._sums = terms if self._sums is None else self._sums.add_(terms)
 
     def end_epoch(self, _searcher: Bilevel, _epoch: int) -> None:
         """Keep the epoch's mean and start anew."""
-        self._mean = None if self._sum is None else self._sum / self._count
-        self._sum, self._count = None, 0
+        self._mean = None if self._sums is None else self._sums[0] / self._sums[1]
+        self._sums = None
 
     def read(self) -> Mapping[str, Float[Tensor, " replicas"]]:
         """Return the last epoch's mean; nothing before the first epoch and where there are no kernels."""
@@ -200,7 +221,7 @@ class Gauge:
         return {"mean": self._mean}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._mean, self._sum, self._count = state.get("mean"), None, 0
+        self._mean, self._sums = state.get("mean"), None
 
 
 def mean_shift(

@@ -158,6 +158,9 @@ class Perturbation:
         train = weight_step(self.supernet, self.weights, batches.train[0], choices, self.settings.lr)
         return StepLosses(train, val)
 
+    def skip(self) -> None:
+        """Steps are not counted."""
+
     def _arch_step(self, batch: Batch) -> Float[Tensor, " replicas"]:
         """Move the logits of the rows that are open; return the loss before."""
         assert isinstance(self.search, Tunable)
@@ -231,4 +234,5 @@ SELECTION = Selection(
     "Wang et al. (2021), DARTS-PT",
     evaluated,
     Published(125, "the paper on NAS-Bench-201: 100 epochs of search, 25 of selection"),
+    steady=True,
 )

@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from searchers._freeze import Frozen
+from searchers._hosted import constant
 from searchers.base import Choices, Group
 
 Scorer = Callable[[Choices], Float[Tensor, " replicas"]]
@@ -65,7 +66,7 @@ def without(choices: Choices, rest: Mapping[str, Bool[np.ndarray, "replicas deci
     """Return the choices with only `rest` computed; the weights of what is left stay as they are."""
     weights, active = {}, {}
     for name, value in choices.weights.items():
-        weights[name] = torch.where(torch.as_tensor(rest[name], device=value.device), value, 0.0)
+        weights[name] = torch.where(constant(rest[name], value.device), value, 0.0)
         before = True if choices.active is None else choices.active[name]
         active[name] = np.broadcast_to(rest[name] & before, tuple(value.shape)).copy()
     return Choices(weights, active)

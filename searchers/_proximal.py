@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from searchers._exclude import columns
-from searchers._optim import Gradients, Layout, Rate, Touched
+from searchers._optim import Gradients, Layout, Rate, Touched, restore
 from searchers.base import Group, Logits
 
 
@@ -42,7 +42,7 @@ class ProximalGradient:
     def __init__(self, scales: Logits, settings: ScaleSettings) -> None:
         self.scales, self.settings, self.layout = scales, settings, Layout(scales)
         self.velocity = torch.zeros_like(self.layout.flatten(scales))
-        self.died, self.steps = torch.full_like(self.velocity, torch.inf), 0
+        self.died, self.steps = torch.full_like(self.velocity, torch.inf), self.velocity.new_zeros(())
 
     def step(self, gradients: Gradients, lr: Rate, moves: Touched = None) -> None:
         before = self.layout.flatten(self.scales)
@@ -53,8 +53,9 @@ class ProximalGradient:
         after = (shrunk + momentum * velocity).relu()
         if moves is not None:
             velocity, after = torch.where(moves, velocity, self.velocity), torch.where(moves, after, before)
-        self.died = torch.where((before > 0) & (after == 0), float(self.steps), self.died)
-        self.velocity, self.steps = velocity, self.steps + 1
+        self.died.copy_(torch.where((before > 0) & (after == 0), self.steps, self.died))
+        self.velocity.copy_(velocity)
+        self.steps += 1
         self.layout.store(self.scales, after)
 
     def deaths(self) -> dict[str, Tensor]:
@@ -65,8 +66,7 @@ class ProximalGradient:
         return {"velocity": self.velocity, "died": self.died, "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.velocity, self.died = (state[name].to(self.velocity) for name in ("velocity", "died"))
-        self.steps = state["steps"]
+        restore(self.state_dict(), state)
 
 
 def starting_scales(groups: Sequence[Group], streams: Sequence[torch.Generator], like: Tensor) -> Logits:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from searchers._exclude import below
+from searchers._hosted import Streams, hosted
 from searchers.base import Choices, Group, Logits
 
 
@@ -20,9 +21,7 @@ def places(groups: Sequence[Group], options: Sequence[str]) -> dict[str, list[in
     return {name: columns for name, columns in found.items() if columns}
 
 
-def drop(
-    choices: Choices, columns: Mapping[str, Sequence[int]], cells: int, streams: Sequence[torch.Generator], p: float
-) -> Choices:
+def drop(choices: Choices, columns: Mapping[str, Sequence[int]], cells: int, streams: Streams, p: float) -> Choices:
     """Multiply the weights of the columns by 0 with probability p and by 1/(1 − p) otherwise, in every cell and row.
 
     An operation that drops out is computed all the same: its weight is zero.
@@ -30,16 +29,29 @@ def drop(
     if p == 0 or not columns:
         return choices
     weights = {name: value.expand(cells, *value.shape[1:]) for name, value in choices.weights.items()}
-    for name, dropping in columns.items():
-        shape = (cells, weights[name].shape[2], len(dropping))
-        drawn = torch.stack([torch.rand(shape, generator=stream, dtype=torch.float64) for stream in streams], 1)
-        factor = torch.ones(weights[name].shape, dtype=torch.float64)
-        factor[..., list(dropping)] = (drawn >= p).double() / (1 - p)
-        weights[name] = weights[name] * factor.to(weights[name])
+    shapes, first = {name: weights[name].shape for name in columns}, next(iter(weights.values()))
+    dtype = first.dtype
+
+    def draw() -> list[Tensor]:
+        generators = streams()
+        return [_factors(shapes[name], columns[name], generators, p).to(dtype) for name in columns]
+
+    for name, factor in zip(columns, hosted(draw, first.device), strict=True):
+        weights[name] = weights[name] * factor
     active = choices.active
     if active is None:
         return Choices(weights)
     return Choices(weights, {n: np.broadcast_to(mask, weights[n].shape).copy() for n, mask in active.items()})
+
+
+def _factors(
+    shape: torch.Size, columns: Sequence[int], streams: Sequence[torch.Generator], p: float
+) -> Float[Tensor, "cells replicas decisions options"]:
+    """Return 1, and in the columns what was drawn."""
+    drawn = [torch.rand((shape[0], shape[2], len(columns)), generator=one, dtype=torch.float64) for one in streams]
+    factors = torch.ones(shape, dtype=torch.float64)
+    factors[..., list(columns)] = (torch.stack(drawn, 1) >= p).double() / (1 - p)
+    return factors
 
 
 def capped(scores: Logits, columns: Mapping[str, Sequence[int]], most: int, shares: Logits) -> Logits:

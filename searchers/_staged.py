@@ -45,6 +45,7 @@ class Selection:
         source: authors (year), title, as printed in reports.
         evaluated: as of a method (`entry.Method`), by the selection alone.
         published: the horizon of search and selection together, whatever searches.
+        steady: as of a method.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Selection:
     source: str
     evaluated: Callable[[Any, Extent], tuple[Passes, ...]]
     published: Published | None
+    steady: bool = False
 
 
 @functools.cache
@@ -86,7 +88,7 @@ def staged(name: str, method: Method, selection: Selection) -> Method:
     networks = method.networks
     return Method(
         name, settings, build, source, passes, policy, evaluated, selection.published, method,
-        lambda settings: networks(settings.search),
+        lambda settings: networks(settings.search), method.steady and selection.steady,
     )  # fmt: skip
 
 

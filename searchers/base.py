@@ -340,6 +340,22 @@ class Searcher(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+@runtime_checkable
+class Steady(Protocol):
+    """A searcher whose step may be recorded on the device, and played instead of taken (`bench.replay`).
+
+    The steps of an epoch call the same functions, on tensors that stay where they are in memory; what differs are the
+    batches and what `searchers._hosted` draws. A step reads nothing from the device, and changes nothing on the host
+    but what `skip` changes too. The registry's entry says which methods are steady.
+    """
+
+    def step(self, batches: StepBatches) -> StepLosses: ...
+
+    def skip(self) -> None:
+        """Count a step that was played."""
+        ...
+
+
 @dataclass(frozen=True)
 class Native:
     """The loss that a searcher itself descends on, where it is the mean of a random one.

@@ -67,4 +67,5 @@ METHOD = Method(
     "Ye et al. (2022), β-DARTS",
     passes_per_step=2.0,
     published=Published(100, "the authors' code on NAS-Bench-201"),
+    steady=True,
 )

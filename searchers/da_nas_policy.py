@@ -94,4 +94,5 @@ METHOD = Method(
     "Search policy of Dai et al. (2020), DA-NAS, on full-precision operations",
     passes_per_step=2.0,
     policy=policy,
+    steady=True,
 )

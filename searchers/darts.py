@@ -40,4 +40,5 @@ METHOD = Method(
     "Liu et al. (2019), DARTS, first order",
     passes_per_step=2.0,
     published=Published(50, "NAS-Bench-1Shot1's code, its default"),
+    steady=True,
 )

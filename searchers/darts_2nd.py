@@ -49,4 +49,5 @@ METHOD = Method(
     "Liu et al. (2019), DARTS, second order",
     passes_per_step=5.0,
     published=Published(50, "NAS-Bench-1Shot1's code, its default"),
+    steady=True,
 )

@@ -127,4 +127,5 @@ METHOD = Method(
     "Zela et al. (2020), DARTS-ADA, adaptive weight decay",
     passes_per_step=2.0,
     published=Published(50, "the authors' code"),
+    steady=True,
 )

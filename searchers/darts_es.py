@@ -90,4 +90,5 @@ METHOD = Method(
     "Zela et al. (2020), DARTS with early stopping",
     passes_per_step=2.0,
     published=Published(50, "the authors' code"),
+    steady=True,
 )

@@ -69,4 +69,5 @@ METHOD = Method(
     "Chu et al. (2021), DARTS-",
     passes_per_step=2.0,
     networks=lambda _settings: (SupernetOptions(auxiliary_skip=True),),
+    steady=True,
 )

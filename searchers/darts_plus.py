@@ -129,4 +129,4 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     return Bilevel(recipe, settings.weights, settings.arch, resources)
 
 
-METHOD = Method("darts_plus", Settings, build, "Liang et al. (2019), DARTS+", passes_per_step=2.0)
+METHOD = Method("darts_plus", Settings, build, "Liang et al. (2019), DARTS+", passes_per_step=2.0, steady=True)

@@ -24,6 +24,7 @@ import torch
 
 from searchers._bilevel import Bilevel, Recipe, weights_first
 from searchers._exclude import Alive, columns
+from searchers._hosted import constant
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._proximal import ProximalGradient, ScaleSettings, by_death, starting_scales
 from searchers.base import Choices, DataPolicy, Logits, Resources
@@ -63,7 +64,7 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     def relax(scales: Logits) -> Choices:
         if all(mask.all() for mask in alive.masks.values()):
             return Choices({name: value[None] for name, value in scales.items()})
-        masks = {name: torch.as_tensor(alive.masks[name], device=value.device) for name, value in scales.items()}
+        masks = {name: constant(alive.masks[name], value.device) for name, value in scales.items()}
         weights = {name: torch.where(masks[name], value, 0.0)[None] for name, value in scales.items()}
         return Choices(weights, {name: mask[None].copy() for name, mask in alive.masks.items()})
 
@@ -104,4 +105,5 @@ METHOD = Method(
     passes_per_step=2.0,
     policy=policy,
     published=Published(120, "the default run of the authors' code"),
+    steady=True,
 )

@@ -78,6 +78,8 @@ class Method:
             `search` of this one's.
         networks: settings to what is built into the networks that the searcher asks for, but for groups that they
             only carry; every network is tried before anything is searched.
+        steady: whether its searcher is `Steady`: not where samples decide what is left out, nor where a step reads what
+            is on the device.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Method:
     published: Published | None = None
     search: "Method | None" = None
     networks: Callable[[Any], tuple[SupernetOptions, ...]] = lambda _settings: (SupernetOptions(),)
+    steady: bool = False
 
 
 @dataclass(frozen=True)

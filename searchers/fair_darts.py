@@ -85,4 +85,5 @@ METHOD = Method(
     "Chu et al. (2020), Fair DARTS",
     passes_per_step=2.0,
     published=Published(50, "the authors' code, DARTS' space"),
+    steady=True,
 )

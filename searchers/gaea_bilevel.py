@@ -54,4 +54,5 @@ METHOD = Method(
     "Li et al. (2021), GAEA, two levels",
     passes_per_step=2.0,
     published=Published(25, "the authors' code on NAS-Bench-201"),
+    steady=True,
 )

@@ -49,4 +49,5 @@ METHOD = Method(
     passes_per_step=1.0,
     policy=lambda _settings: ALL,
     published=Published(25, "the authors' code on NAS-Bench-201"),
+    steady=True,
 )

@@ -95,4 +95,6 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     return Bilevel(recipe, settings.weights, settings.arch, resources)
 
 
-METHOD = Method("idarts", Settings, build, "Zhang et al. (2021), iDARTS", passes_per_step=11.0, policy=policy)
+METHOD = Method(
+    "idarts", Settings, build, "Zhang et al. (2021), iDARTS", passes_per_step=11.0, policy=policy, steady=True
+)

@@ -131,4 +131,5 @@ METHOD = Method(
     "Movahedi et al. (2023), Λ-DARTS",
     passes_per_step=4.0,
     published=Published(100, "the authors' code on NAS-Bench-201"),
+    steady=True,
 )

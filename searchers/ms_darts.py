@@ -113,7 +113,8 @@ def shift(
             gauge.add(kernel)
         return {name: OMEGA_RULES[settings.omega_rule](losses) + value for name, value in kernel.items()}
 
-    sample = _perturb.sampler(searcher, settings.radius, settings.samples, settings.region)
+    sampling = _perturb.Sampling(settings.radius, settings.region, settings.samples, settings.rounds)
+    sample = _perturb.sampler(searcher, clean, sampling)
     centre = _perturb.mean_shift(clean, settings.rounds, sample, log_weights)
     return _perturb.project(centre) if settings.projected else centre
 
@@ -126,4 +127,5 @@ METHOD = Method(
     passes_per_step=4.2,
     policy=policy,
     published=Published(100, "the paper on NAS-Bench-1Shot1; its code has 80"),
+    steady=True,
 )

@@ -46,7 +46,8 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     """Return the searcher."""
 
     def shifted(searcher: Bilevel, clean: Mixture, batches: StepBatches) -> Mixture:  # noqa: ARG001 - the hook's form
-        sample = _perturb.sampler(searcher, settings.radius, settings.samples, settings.region)
+        sampling = _perturb.Sampling(settings.radius, settings.region, settings.samples, settings.rounds)
+        sample = _perturb.sampler(searcher, clean, sampling)
         centre = _perturb.mean_shift(clean, settings.rounds, sample, equal)
         return _perturb.project(centre) if settings.projected else centre
 
@@ -66,4 +67,5 @@ METHOD = Method(
     "control of MS-DARTS: equal weights",
     passes_per_step=2.0,
     published=Published(100, "as MS-DARTS, whose control arm it is"),
+    steady=True,
 )

@@ -147,4 +147,5 @@ METHOD = Method(
     policy=policy,
     evaluated=evaluated,
     published=Published(50, "the authors' code, DARTS' space"),
+    steady=True,
 )

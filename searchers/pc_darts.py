@@ -86,4 +86,5 @@ METHOD = Method(
     policy=policy,
     published=Published(100, "NAS-Bench-1Shot1, whose settings are the defaults"),
     networks=lambda settings: (network(settings),),
+    steady=True,
 )

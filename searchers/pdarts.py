@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
+import torch
 
 from searchers import _relax, _skips
 from searchers._bilevel import ArchGradient, Bilevel, Recipe, by_logits, clipped
@@ -130,7 +131,10 @@ class Stages:
     def dropped(self, searcher: Bilevel, stage: int, name: str, logits: Logits) -> Choices:
         """Return the mixing weights of a step, in which skips drop out."""
         p = probability(self.settings, searcher, stage)
-        streams = self.resources.stream(f"skip_dropout/{name}/{stage}", searcher.steps)
+
+        def streams() -> tuple[torch.Generator, ...]:
+            return self.resources.stream(f"skip_dropout/{name}/{stage}", searcher.steps)
+
         return _skips.drop(self.alive.relax(logits), self.dropping, searcher.supernet.cells, streams, p)
 
     def select(self, logits: Logits) -> Logits:
@@ -164,4 +168,5 @@ METHOD = Method(
     policy=policy,
     published=Published(75, "three stages of 25, the authors' code, DARTS' space"),
     networks=lambda settings: tuple(SupernetOptions(depth=depth) for depth in settings.depth),
+    steady=True,
 )

@@ -18,6 +18,8 @@ this method.
 
 from dataclasses import dataclass, field
 
+import torch
+
 from searchers._bilevel import Bilevel, Recipe
 from searchers._drop_path import drop_path
 from searchers._hypergradient import Order, of_order
@@ -52,7 +54,11 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
 
     def inputs(searcher: Bilevel, batches: StepBatches) -> ForwardInputs:
         p = settings.drop * searcher.epoch / max(resources.horizon.epochs - 1, 1)
-        return drop_path(searcher.supernet, resources.stream("drop_path", searcher.steps), p, batches.train[0].images)
+
+        def streams() -> tuple[torch.Generator, ...]:
+            return resources.stream("drop_path", searcher.steps)
+
+        return drop_path(searcher.supernet, streams, p, batches.train[0].images)
 
     recipe = Recipe(weight_inputs=inputs, arch_gradient=of_order(settings.order))
     return Bilevel(recipe, settings.weights, settings.arch, resources)
@@ -65,4 +71,5 @@ METHOD = Method(
     "Zela et al. (2020), R-DARTS, drop-path (its places in these spaces are our extension)",
     passes_per_step=2.0,
     published=Published(50, "the authors' code"),
+    steady=True,
 )

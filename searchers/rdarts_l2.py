@@ -50,4 +50,5 @@ METHOD = Method(
     "Zela et al. (2020), R-DARTS, weight decay",
     passes_per_step=2.0,
     published=Published(50, "the authors' code"),
+    steady=True,
 )

@@ -24,7 +24,7 @@ import torch
 from searchers import _relax
 from searchers._bilevel import Bilevel, Recipe
 from searchers._optim import ArchSettings, WeightSettings
-from searchers._perturb import Mixture, Ramp, add, box, probe, project, require, streams, weight_choices
+from searchers._perturb import Mixture, Ramp, add, noise, probe, project, require, weight_choices
 from searchers.base import Batch, Choices, Resources, StepBatches
 from searchers.entry import Method, Published
 
@@ -59,7 +59,7 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
 
 def attack(searcher: Bilevel, clean: Mixture, batch: Batch, radius: float, steps: int) -> Mixture:
     """Return mixing weights near `clean` whose loss is at least as high, for every replica."""
-    point = project(add(clean, box(clean, radius, streams(searcher))))
+    point = project(add(clean, noise(searcher, clean, radius)[0]))
     for _ in range(steps):
         point = project(ascend(point, gradient(searcher, point, batch), clean, (radius, 2 * radius / steps)))
     fell = (probe(searcher, point, batch) < probe(searcher, clean, batch))[None, :, None, None]
@@ -90,4 +90,5 @@ METHOD = Method(
     "Chen and Hsieh (2020), SmoothDARTS, adversarial attack",
     passes_per_step=9.3,
     published=Published(100, "the authors' code on NAS-Bench-1Shot1 and NAS-Bench-201"),
+    steady=True,
 )

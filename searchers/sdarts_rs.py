@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from searchers._bilevel import Bilevel, Recipe
 from searchers._optim import ArchSettings, WeightSettings
-from searchers._perturb import Mixture, Ramp, add, box, project, streams, weight_choices
+from searchers._perturb import Mixture, Ramp, add, noise, project, weight_choices
 from searchers.base import Resources, StepBatches
 from searchers.entry import Method, Published
 
@@ -41,7 +41,7 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
 
     def smooth(searcher: Bilevel, clean: Mixture, batches: StepBatches) -> Mixture:  # noqa: ARG001 - the hook's form
         radius = settings.radius.at(searcher.moment().progress)
-        return project(add(clean, box(clean, radius, streams(searcher))))
+        return project(add(clean, noise(searcher, clean, radius)[0]))
 
     return Bilevel(Recipe(weight_choices=weight_choices(smooth)), settings.weights, settings.arch, resources)
 
@@ -53,4 +53,5 @@ METHOD = Method(
     "Chen and Hsieh (2020), SmoothDARTS, random smoothing",
     passes_per_step=2.0,
     published=Published(100, "the authors' code on NAS-Bench-1Shot1 and NAS-Bench-201"),
+    steady=True,
 )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from searchers._bilevel import Bilevel, Recipe
 from searchers._optim import ArchSettings, WeightSettings
-from searchers._perturb import Mixture, Ramp, add, box, project, require_counts, streams, weight_choices
+from searchers._perturb import Mixture, Ramp, add, noise, project, require_counts, weight_choices
 from searchers.base import Resources, StepBatches
 from searchers.entry import Method, Published
 
@@ -50,7 +50,7 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
 
     def smooth(searcher: Bilevel, clean: Mixture, batches: StepBatches) -> Mixture:  # noqa: ARG001 - the hook's form
         radius = ratio * settings.radius.at(searcher.moment().progress)
-        moved = add(clean, box(clean, radius, streams(searcher)))
+        moved = add(clean, noise(searcher, clean, radius)[0])
         return project(moved) if settings.projected else moved
 
     return Bilevel(Recipe(weight_choices=weight_choices(smooth)), settings.weights, settings.arch, resources)
@@ -63,4 +63,5 @@ METHOD = Method(
     "control of MS-DARTS: uniform noise as large",
     passes_per_step=2.0,
     published=Published(100, "as MS-DARTS, whose control arm it is"),
+    steady=True,
 )

@@ -68,8 +68,20 @@ def build(settings: Settings | StableSettings, resources: Resources) -> Bilevel:
 PUBLISHED = Published(40, "the authors' schedule for the six edges of NAS-Bench-201: 9 + 5·5 + 6")
 
 METHOD = Method(
-    "sgas", Settings, build, "Li et al. (2020), SGAS, criterion 1", passes_per_step=2.0, published=PUBLISHED
+    "sgas",
+    Settings,
+    build,
+    "Li et al. (2020), SGAS, criterion 1",
+    passes_per_step=2.0,
+    published=PUBLISHED,
+    steady=True,
 )
 METHOD_2 = Method(
-    "sgas_2", StableSettings, build, "Li et al. (2020), SGAS, criterion 2", passes_per_step=2.0, published=PUBLISHED
+    "sgas_2",
+    StableSettings,
+    build,
+    "Li et al. (2020), SGAS, criterion 2",
+    passes_per_step=2.0,
+    published=PUBLISHED,
+    steady=True,
 )

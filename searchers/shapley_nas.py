@@ -156,4 +156,5 @@ METHOD = Method(
     passes_per_step=1.0,
     policy=policy,
     evaluated=evaluated,
+    steady=True,
 )

@@ -71,4 +71,6 @@ def _activation(settings: Settings, group: Group) -> Activation:
     return settings.activation if group.kind == "op" else settings.edge_activation
 
 
-METHOD = Method("single_darts", Settings, build, "Hou et al. (2021), Single-DARTS", passes_per_step=1.1, policy=policy)
+METHOD = Method(
+    "single_darts", Settings, build, "Hou et al. (2021), Single-DARTS", passes_per_step=1.1, policy=policy, steady=True
+)

@@ -29,6 +29,7 @@ from searchers import _relax
 from searchers._descent import Moment
 from searchers._drop_path import drop_path
 from searchers._gumbel import gumbel, relaxed
+from searchers._hosted import Streams, hosted
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._single import ALL, SEEN, Single, SingleRecipe
 from searchers.base import Choices, ForwardInputs, Logits, Native, Resources, StepBatches, Supernet
@@ -65,24 +66,30 @@ def build(settings: Settings, resources: Resources) -> Single:
     _check(settings)
     last = max(resources.horizon.epochs - 1, 1)
 
-    def drawn(logits: Logits, stream: str, number: int, epoch: int) -> dict[str, Tensor]:
+    def drawn(logits: Logits, streams: Streams) -> dict[str, Tensor]:
         cells = searcher.supernet.cells if settings.per_cell else 1
-        tau = settings.tau + (settings.tau_min - settings.tau) * epoch / last
-        return relaxed(searcher.supernet.groups, logits, gumbel(logits, resources.stream(stream, number), cells), tau)
+        tau = settings.tau + (settings.tau_min - settings.tau) * searcher.epoch / last
+        like = searcher.logits()
+        noise = hosted(lambda: list(gumbel(like, streams(), cells).values()), resources.device)
+        return relaxed(searcher.supernet.groups, logits, dict(zip(like, noise, strict=True)), tau)
 
-    def sampled(logits: Logits, moment: Moment) -> dict[str, Tensor]:
+    def sampled(logits: Logits) -> dict[str, Tensor]:
         """Return the sample of a step: the same whenever it is asked for."""
-        return drawn(logits, "gumbel", moment.step, moment.epoch)
+        return drawn(logits, lambda: resources.stream("gumbel", searcher.steps))
 
     def inputs(searcher: Single, batches: StepBatches) -> ForwardInputs:
         p = settings.drop * searcher.epoch / last
-        return drop_path(searcher.supernet, resources.stream("drop_path", searcher.steps), p, batches.train[0].images)
 
-    def cost(leaves: Logits, moment: Moment) -> Float[Tensor, " replicas"]:
-        return settings.resource * resource(sampled(leaves, moment), shares)
+        def streams() -> tuple[torch.Generator, ...]:
+            return resources.stream("drop_path", searcher.steps)
+
+        return drop_path(searcher.supernet, streams, p, batches.train[0].images)
+
+    def cost(leaves: Logits, _moment: Moment) -> Float[Tensor, " replicas"]:
+        return settings.resource * resource(sampled(leaves), shares)
 
     recipe = SingleRecipe(
-        choices=lambda searcher, leaves: Choices(sampled(leaves, searcher.moment())),
+        choices=lambda _searcher, leaves: Choices(sampled(leaves)),
         inputs=inputs,
         penalties=(cost,) if settings.resource else (),
         init=_relax.normal_about(settings.mean, settings.spread),
@@ -90,7 +97,7 @@ def build(settings: Settings, resources: Resources) -> Single:
         native=Native(
             f"{SEEN}, of relaxed samples at the epoch's temperature, without drop-path",
             lambda logits, number: (
-                Choices(drawn(logits, "gumbel/native", number, searcher.epoch)),
+                Choices(drawn(logits, lambda: resources.stream("gumbel/native", number))),
                 ForwardInputs(),
             ),
         ),
@@ -133,4 +140,5 @@ METHOD = Method(
     passes_per_step=1.2,
     policy=lambda _settings: ALL,
     published=Published(150, "the paper, DARTS' space"),
+    steady=True,
 )

@@ -48,13 +48,17 @@ def dataset() -> Dataset:
 
 
 def make(
-    space: str = "toy", seeds: tuple[int, ...] = (0, 1), dtype: torch.dtype = torch.float64, channels: int = 2
+    space: str = "toy",
+    seeds: tuple[int, ...] = (0, 1),
+    dtype: torch.dtype = torch.float64,
+    channels: int = 2,
+    device: torch.device = CPU,
 ) -> Lab:
     """One cell a stage, 24 images a half, batches of 8: three steps an epoch."""
     augmentation = Augmentation(padding=1, flip=True, cutout_length=2)
-    feed = Feed(dataset(), seeds, FeedSettings(BATCH, augmentation, 10, cutout_ramp=True), CPU, dtype)
+    feed = Feed(dataset(), seeds, FeedSettings(BATCH, augmentation, 10, cutout_ramp=True), device, dtype)
     size = NetworkSize(channels, 1, 3, CLASSES)
-    return Lab(spaces.get(space), size, seeds, feed, Horizon(EPOCHS), CPU, dtype, probe_size=8)
+    return Lab(spaces.get(space), size, seeds, feed, Horizon(EPOCHS), device, dtype, probe_size=8)
 
 
 QUICK: dict[str, Any] = {

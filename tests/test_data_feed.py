@@ -10,10 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tape import Tapes
 
 from bench.data import Dataset, ImageSet
 from bench.data.augment import Augmentation
 from bench.data.feed import Feed, FeedSettings
+from bench.replay import Recorder
 from searchers.base import Batch, DataPolicy, StepBatches
 
 PLAIN = Augmentation(padding=0, flip=False)
@@ -34,9 +36,13 @@ def make_dataset(train: int, val: int, side: int = 2, flip: bool = True) -> Data
 
 
 def make_feed(
-    dataset: Dataset, seeds: tuple[int, ...] = (0,), batch_size: int = 4, augmentation: Augmentation = PLAIN
+    dataset: Dataset,
+    seeds: tuple[int, ...] = (0,),
+    batch_size: int = 4,
+    augmentation: Augmentation = PLAIN,
+    recorder: Recorder | None = None,
 ) -> Feed:
-    return Feed(dataset, seeds, FeedSettings(batch_size, augmentation, 5, False), CPU, torch.float64)
+    return Feed(dataset, seeds, FeedSettings(batch_size, augmentation, 5, False), CPU, torch.float64, recorder)
 
 
 def numbers(batch: Batch, replica: int = 0) -> list[int]:
@@ -164,10 +170,8 @@ def test_validation_images_are_augmented_too_and_not_like_the_training_images() 
 def test_augmentation_differs_between_steps() -> None:
     dataset = make_dataset(2, 2, side=8)
     feed = make_feed(dataset, batch_size=2, augmentation=Augmentation(3, True, 0))
-    seen = {
-        tuple(feed._augmented("train", dataset.train_indices[None], step, 0.0).images.flatten().tolist())
-        for step in range(5)
-    }
+    drawn = [feed._drawn("train", dataset.train_indices[None], step, 0.0) for step in range(5)]
+    seen = {tuple(feed._augmented(*draws)[0].flatten().tolist()) for draws in drawn}
     assert len(seen) == 5
 
 
@@ -321,3 +325,19 @@ def test_the_classes_of_an_epoch_are_those_the_policy_says() -> None:
         assert all(same(a, b, 0) for a, b in zip(steps, feed.epoch(plain, 2, 3), strict=True))
     with pytest.raises(ValueError, match=r"expected a share of the 3 classes, one of them at least, got 0\.1"):
         feed.steps_per_epoch(DataPolicy(classes=lambda _epoch, _epochs: 0.1), 0)
+
+
+def test_recorded_augmentation_serves_the_same_images() -> None:
+    """Batches of both halves, a short last one, a probe in between."""
+    tapes, augmentation = Tapes(), Augmentation(padding=1, cutout_length=2)
+    dataset = make_dataset(10, 12, side=6)
+    feeds = [make_feed(dataset, (0, 1), augmentation=augmentation, recorder=recorder) for recorder in (tapes, None)]
+    for epoch in range(2):
+        probes = [feed.legacy_probe(epoch, 2, size=3) for feed in feeds]
+        assert all(torch.equal(one, other) for one, other in zip(*probes, strict=True))
+        steps = [list(feed.epoch(DataPolicy(), epoch, 2)) for feed in feeds]
+        assert len(steps[0]) == len(steps[1]) == 3
+        for step, other in zip(*steps, strict=True):
+            pairs = zip((*step.train, *step.val), (*other.train, *other.val), strict=True)
+            assert all(torch.equal(x, y) for pair in pairs for x, y in zip(*pair, strict=True))
+    assert tapes.played == 2 * (2 + 3) - 2  # but the first two of full size

@@ -214,7 +214,7 @@ def test_one_sample_is_taken_unprojected_for_any_bandwidth_and_omega() -> None:
             searcher, _ = begun(ms_darts.METHOD, ms_darts.Settings(samples=1, rounds=rounds, **change))
             labs.same(labs.leaves(dict(perturbed(searcher, batches))), labs.leaves(wanted))
         if rounds == 1:
-            noise = _perturb.box(plain.relax(plain.logits()).weights, 0.1, lab.stream("perturbation", 0))
+            (noise,) = _perturb.noise(plain, plain.relax(plain.logits()).weights, 0.1)
             for name, value in wanted.items():
                 assert torch.equal(value, plain.logits()[name].softmax(-1)[None] + noise[name])
 
@@ -235,7 +235,7 @@ def test_a_wide_kernel_leaves_the_means_by_omega_alone(monkeypatch: pytest.Monke
     (batches,) = batches_of(lab, searcher)
     clean = searcher.relax(searcher.logits()).weights
     streams = lab.stream("perturbation", 0)
-    samples = [_perturb.add(clean, _perturb.box(clean, 0.1, streams)) for _ in range(3)]
+    samples = [_perturb.add(clean, _perturb.drawn_noise(clean, lambda: streams, 0.1)[0]) for _ in range(3)]
     feasible = [_perturb.project(sample) for sample in samples]
     omega = torch.stack([_perturb.probe(searcher, sample, batches.train[0]) for sample in feasible]).exp()
     for name, value in perturbed(searcher, batches).items():

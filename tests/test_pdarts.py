@@ -169,8 +169,8 @@ def test_what_drops_out() -> None:
     shared = Choices({name: value.softmax(-1)[None] for name, value in logits.items()})
     columns = _skips.places(lab.groups, ["maxpool3x3", "skip_connect"])
     assert columns == {"op": [0]}
-    assert _skips.drop(shared, columns, 9, lab.stream("x", 0), 0.0) is shared
-    found = _skips.drop(shared, columns, 9, lab.stream("x", 0), 0.75).weights
+    assert _skips.drop(shared, columns, 9, lambda: lab.stream("x", 0), 0.0) is shared
+    found = _skips.drop(shared, columns, 9, lambda: lab.stream("x", 0), 0.75).weights
     assert torch.equal(found["op"][..., 1:], shared.weights["op"][..., 1:].expand(9, -1, -1, -1))
     dropping = found["op"][..., 0] * 3
     assert set(dropping.flatten().tolist()) == {0.0, 4.0}
@@ -178,7 +178,7 @@ def test_what_drops_out() -> None:
     assert not torch.equal(dropping[:, 0], dropping[:, 1])
     assert not torch.equal(dropping[0], dropping[1])
     masks = {name: np.arange(value[None].numel()).reshape(value[None].shape) % 2 == 0 for name, value in logits.items()}
-    active = _skips.drop(Choices(shared.weights, masks), columns, 9, lab.stream("x", 0), 0.75).active
+    active = _skips.drop(Choices(shared.weights, masks), columns, 9, lambda: lab.stream("x", 0), 0.75).active
     assert active is not None
     assert all((active[name] == mask).all() and len(active[name]) == 9 for name, mask in masks.items())
 

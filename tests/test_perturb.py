@@ -70,18 +70,18 @@ def test_a_row_inside_the_cube_but_off_the_simplex_is_divided() -> None:
 
 def test_box_noise_is_uniform_and_of_each_replicas_own_stream() -> None:
     like = uniform(3, (100, 60), (50, 2))
-    noise = _perturb.box(like, 0.25, generators(3))
+    noise = _perturb.drawn_noise(like, lambda: generators(3), 0.25)[0]
     for name, value in noise.items():
         assert value.shape == like[name].shape
         assert value.abs().max() <= 0.25
         assert value.abs().max() > 0.24
     assert noise["0"].mean().abs() < 0.004
     assert noise["0"].var().item() == pytest.approx(0.25**2 / 3, rel=0.03)
-    alone = _perturb.box({n: v[:, 1:2] for n, v in like.items()}, 0.25, generators(1, first=1))
+    alone = _perturb.drawn_noise({n: v[:, 1:2] for n, v in like.items()}, lambda: generators(1, first=1), 0.25)[0]
     for name, value in alone.items():
         assert torch.equal(value, noise[name][:, 1:2])
     single = {n: v.float() for n, v in like.items()}
-    for name, value in _perturb.box(single, 0.25, generators(3)).items():
+    for name, value in _perturb.drawn_noise(single, lambda: generators(3), 0.25)[0].items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value.double(), noise[name], rtol=0, atol=1e-7)
 
@@ -90,7 +90,8 @@ def test_box_noise_is_uniform_and_of_each_replicas_own_stream() -> None:
 def test_ball_noise_fills_a_ball_evenly(joint: bool) -> None:
     replicas, radius = 3000, 0.4
     like = uniform(replicas, (2, 2), (1, 3))
-    noise = (_perturb.joint_ball if joint else _perturb.ball)(like, radius, generators(replicas))
+    region: _perturb.Region = "joint_ball" if joint else "ball"
+    (noise,) = _perturb.drawn_noise(like, lambda: generators(replicas), radius, region)
     vectors = (
         [torch.cat([v[0].flatten(1) for v in noise.values()], 1)]
         if joint
@@ -149,7 +150,9 @@ def test_at_the_published_settings_the_kernel_is_inert() -> None:
     replicas, group = 500, spaces.get("s1").groups[0]
     centre = {group.name: torch.full((1, replicas, *group.shape), 1 / 3, dtype=DOUBLE)}
     streams = generators(replicas)
-    samples = [_perturb.project(_perturb.add(centre, _perturb.box(centre, 0.25, streams))) for _ in range(3)]
+    samples = [
+        _perturb.project(_perturb.add(centre, _perturb.drawn_noise(centre, lambda: streams, 0.25)[0])) for _ in range(3)
+    ]
     found = {}
     for bandwidth in (1.0, 0.5, 0.25, 0.1, 0.01):
         kernel = _perturb.log_kernel(centre, samples, bandwidth, joint=False)
@@ -195,7 +198,7 @@ def test_a_plain_mean_has_the_variance_of_the_closed_form(samples: int, rounds: 
     streams = generators(2)
 
     def draw(around: Mixture) -> list[Mixture]:
-        return [_perturb.add(around, _perturb.box(around, radius, streams)) for _ in range(samples)]
+        return [_perturb.add(around, _perturb.drawn_noise(around, lambda: streams, radius)[0]) for _ in range(samples)]
 
     def even(around: Mixture, _drawn: object) -> dict[str, Tensor]:
         return {name: torch.zeros(samples, 2, dtype=DOUBLE) for name in around}

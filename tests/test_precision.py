@@ -95,7 +95,7 @@ def test_mixing_weights_are_not_rounded() -> None:
 def test_drop_path_keeps_the_mean_of_narrow_maps() -> None:
     network = labs.start(METHODS["darts"], labs.make("s1")).supernet
     images = torch.zeros(2, 4, 3, 8, 8, dtype=NARROW)
-    inputs = _drop_path.drop_path(network, labs.make("s1").stream("drop_path", 0), 0.1, images)
+    inputs = _drop_path.drop_path(network, lambda: labs.make("s1").stream("drop_path", 0), 0.1, images)
     assert inputs.keep is not None
     assert {value for table in inputs.keep.values() for value in table.unique().tolist()} <= {
         0.0,

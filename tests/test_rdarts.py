@@ -107,7 +107,7 @@ def test_a_step_with_drop_path_is_the_equations(space: str) -> None:
 def test_masks_keep_the_expectation_and_are_drawn_for_each_image() -> None:
     lab = labs.make("nb201")
     images = torch.zeros(2, 4000, 1, 1, 1, dtype=torch.float64)
-    keep = _drop_path.masks(list(lab.groups), 3, (labs.rng(1), labs.rng(2)), 0.3, images)["op"]
+    keep = _drop_path.masks(list(lab.groups), 3, lambda: (labs.rng(1), labs.rng(2)), 0.3, images)["op"]
     assert keep.shape == (3, 2, 4000, 6)
     assert set(keep.unique().tolist()) == {0.0, 1 / 0.7}
     assert keep.mean().item() == pytest.approx(1.0, abs=0.01)

@@ -12,7 +12,9 @@ import pytest
 import torch
 from tests import benches
 from tests.benches import EPOCHS, Record, searched
+from tests.tape import Tapes
 
+from bench import replay
 from bench.metrics import curvature
 from bench.record import EpochRecord
 from bench.search import Stack, search
@@ -321,3 +323,17 @@ def test_the_timing_adds_up_and_has_a_line_for_every_record(tmp_path: Path, star
 @pytest.mark.parametrize("method", FIRST)
 def test_the_same_search_has_the_same_bits(method: str, tmp_path: Path, usual: Usual) -> None:
     assert searched(tmp_path, method)[1] == usual(method)[1]
+
+
+@pytest.mark.parametrize("method", ["darts", "ms_darts", "gdas"])
+def test_recorded_steps_are_searched_to_the_same_records(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--cuda-graphs`, with tapes of a CPU in their place; those of `gdas` are never the same."""
+    tapes = Tapes()
+    monkeypatch.setattr(replay, "CudaGraphs", lambda: tapes)
+    monkeypatch.setattr(replay, "check", lambda *_: None)
+    small = ("--batch-size", "6")
+    assert searched(tmp_path, method, *small, "--cuda-graphs")[1] == searched(tmp_path / "taken", method, *small)[1]
+    batches, steps = 6 * EPOCHS - 2, 0 if method == "gdas" else EPOCHS
+    assert tapes.played == batches + steps

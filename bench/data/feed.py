@@ -17,8 +17,9 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from bench.data import augment
-from bench.data.augment import Augmentation
+from bench.data.augment import Augmentation, Draws
 from bench.data.types import Dataset, balanced
+from bench.replay import Recorder, Replayed
 from bench.rng import torch_stream
 from searchers.base import Batch, DataPolicy, StepBatches
 
@@ -49,8 +50,15 @@ class Feed:
     """Serves a dataset that lies on the device as raw bytes."""
 
     def __init__(
-        self, dataset: Dataset, seeds: tuple[int, ...], settings: FeedSettings, device: torch.device, dtype: torch.dtype
+        self,
+        dataset: Dataset,
+        seeds: tuple[int, ...],
+        settings: FeedSettings,
+        device: torch.device,
+        dtype: torch.dtype,
+        recorder: Recorder | None = None,
     ) -> None:
+        """Take the data to the device; a recorder records how batches are augmented."""
         flip = settings.augmentation.flip and dataset.flip
         self._seeds = seeds
         self._settings = settings
@@ -68,6 +76,7 @@ class Feed:
         both = torch.cat([dataset.train_indices, dataset.val_indices])
         self._hosted = {"train": dataset.train_indices, "val": dataset.val_indices, "both": both}
         self._hosted_labels = dataset.search.labels
+        self._augment = self._augmented if recorder is None else Replayed(self._augmented, recorder)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -156,7 +165,8 @@ class Feed:
             raise ValueError(f"expected a probe of at most {len(half)} images (the validation half), got {count}")
         chosen = self._order("val", half, epoch, 1)[:, -count:]
         step = epoch * AUGMENT_STRIDE + len(half) // full
-        return self._augmented("val", chosen, step, self._cutout_probability(epoch, epochs))
+        drawn = self._drawn("val", chosen, step, self._cutout_probability(epoch, epochs))
+        return Batch(*self._augmented(*drawn))
 
     def _pool(self, half: str, policy: DataPolicy, now: tuple[int, int]) -> Int64[Tensor, " n"]:
         """Return the images that batches of a half are taken from in this epoch out of so many."""
@@ -182,7 +192,7 @@ class Feed:
         for index in range(needed):
             passed, start = index // each * len(pool), index % each * size
             chosen = orders[:, passed + start : passed + min(start + size, len(pool))]
-            batch = self._augmented(split, chosen, epoch * AUGMENT_STRIDE + index, probability)
+            batch = Batch(*self._augment(*self._drawn(split, chosen, epoch * AUGMENT_STRIDE + index, probability)))
             yield batch._replace(images=batch.images.to(self._settings.step_dtype or batch.images.dtype))
 
     def _order(
@@ -194,15 +204,19 @@ class Feed:
         )
         return pool[order.to(self._device, non_blocking=True)]
 
-    def _augmented(
+    def _drawn(
         self, split: str, chosen: Int64[Tensor, "replicas n"], step: int, cutout_probability: float
-    ) -> Batch:
-        raw = self._images[chosen]
+    ) -> tuple[Tensor, ...]:
+        """Return what `_augmented` takes."""
         streams = tuple(torch_stream(seed, f"augment/{split}", step) for seed in self._seeds)
-        h, w = raw.shape[-2:]
-        draws = augment.draw(streams, chosen.shape[1], self._augmentation, (h, w), cutout_probability)
-        images = augment.apply(raw, draws.to(self._device), self._augmentation, self._normalised)
-        return Batch(images, self._labels[chosen])
+        height_width = self.image_shape[1:]
+        draws = augment.draw(streams, chosen.shape[1], self._augmentation, height_width, cutout_probability)
+        return (chosen, *draws.to(self._device))
+
+    def _augmented(self, chosen: Int64[Tensor, "replicas n"], *draws: Tensor) -> list[Tensor]:
+        """Return images and labels."""
+        images = augment.apply(self._images[chosen], Draws(*draws), self._augmentation, self._normalised)
+        return [images, self._labels[chosen]]
 
     def _plain(self, chosen: Int64[Tensor, " n"]) -> Batch:
         """Return un-augmented images, one copy for all replicas."""

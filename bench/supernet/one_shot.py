@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bench import layers, ops
 from bench.supernet.common import CellChoices, NetworkSize, Row, check, check_auxiliary, width, with_auxiliary
+from searchers._hosted import constant
 from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
 
 OPERATIONS = ("maxpool3x3", "conv3x3-bn-relu", "conv1x1-bn-relu")
@@ -86,7 +87,7 @@ class Cell(nn.Module):
         joined, projected = ops.side_by_side(states, replicas), project(None) if active is None else None
         if active is not None:
             projected = ops.computed(project, active[:, 0], weights.device)
-            weights = torch.where(torch.as_tensor(active, device=weights.device), weights, 0)
+            weights = torch.where(constant(active, weights.device), weights, 0)
         of_states = weights[:, 1:].flatten()  # every state of every replica counts as a replica of its own
         if projected is None:
             return ops.scale(joined, of_states)
