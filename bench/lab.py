@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bench.data.feed import Feed
 from bench.layers import initialise
+from bench.replay import Recorder
 from bench.rng import torch_stream
 from bench.spaces.base import NetworkSize, Space
 from searchers._relax import cross_entropy
@@ -27,7 +28,12 @@ from searchers.base import (
 
 @dataclass(frozen=True)
 class Lab:
-    """Resources of one stack; see `searchers.base.Resources`."""
+    """Resources of one stack; see `searchers.base.Resources`.
+
+    Attributes:
+        curvature_replicas: most replicas whose λ is measured at once, None: all.
+        recorder: records what is done again and again (`bench.replay`); None: nothing is recorded.
+    """
 
     space: Space
     size: NetworkSize
@@ -38,6 +44,7 @@ class Lab:
     dtype: torch.dtype
     probe_size: int
     curvature_replicas: int | None = None
+    recorder: Recorder | None = None
 
     @property
     def groups(self) -> tuple[Group, ...]:

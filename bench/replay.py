@@ -95,6 +95,11 @@ class Replayed:
             self._found, self._play = self.recorder.record(lambda: self.function(*self._given))
 
 
+def played(function: Function, recorder: Recorder | None) -> Function:
+    """Return what does the same as a function, from its third call on by what was recorded of it."""
+    return function if recorder is None else Replayed(function, recorder)
+
+
 class Steps:
     """Takes the steps of one epoch of a searcher whose steps can be recorded."""
 

@@ -37,21 +37,21 @@ Observer = Callable[[list[EpochRecord], Timing], None]
 
 @dataclass(frozen=True)
 class Stack:
-    """Runs that differ in their seed only, and what they are searched with.
-
-    Attributes:
-        recorder: records their steps; None: every step is taken.
-    """
+    """Runs that differ in their seed only, and what they are searched with."""
 
     specs: tuple[RunSpec, ...]
     method: Method
     lab: Lab
     truth: cell.Truth | None
-    recorder: Recorder | None = None
 
     @property
     def spec(self) -> RunSpec:
         return self.specs[0]
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """Return what records steps, None where every step is taken."""
+        return self.lab.recorder if self.method.steady else None
 
 
 def search(stack: Stack, store: Store, observe: Observer) -> None:

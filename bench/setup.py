@@ -95,8 +95,9 @@ def stack(bench: Bench, method: Method, runs: tuple[RunSpec, ...]) -> Stack:
         dtype=torch.float32,
         probe_size=spec.probe_size,
         curvature_replicas=bench.preset.curvature_replicas,
+        recorder=recorder,
     )
-    return Stack(runs, method, lab, bench.truth, recorder if method.steady else None)
+    return Stack(runs, method, lab, bench.truth)
 
 
 def check_network(bench: Bench, spec: RunSpec, options: SupernetOptions) -> None:

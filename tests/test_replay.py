@@ -1,7 +1,7 @@
 """Steps that are recorded and played are the steps that are taken."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import labs
 import pytest
@@ -10,6 +10,7 @@ from tape import Tapes
 from torch import Tensor
 
 from bench.lab import Lab
+from bench.metrics import curvature
 from bench.replay import CudaGraphs, Recorder, Replayed, stepper
 from searchers import registry
 from searchers._hosted import constant, hosted
@@ -136,6 +137,20 @@ def test_equal_constants_are_one_tensor() -> None:
     assert one is other
     assert one.tolist() == [[True, False]]
     assert constant([[1, 0]], labs.CPU) is not one
+
+
+@pytest.mark.parametrize("mode", ["power", "exact"])
+def test_curvature_by_played_products_is_the_curvature(mode: Literal["power", "exact"]) -> None:
+    lab, tapes = labs.make("s1"), Tapes()
+    searcher = labs.start(registry.METHODS["darts"], lab)
+    found = []
+    for recorder in (None, tapes):
+        probes = curvature.Probes(lab.feed.probe(8), together=1, recorder=recorder)
+        settings = curvature.CurvatureSettings(mode=mode)
+        found.append(curvature.measure(searcher, probes, None, lab.stream("curvature", 0), settings, mode == "exact"))
+    assert found[0].records == found[1].records
+    assert torch.equal(found[0].vectors, found[1].vectors)
+    assert tapes.played >= 4
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")

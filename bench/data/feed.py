@@ -19,7 +19,7 @@ from torch import Tensor
 from bench.data import augment
 from bench.data.augment import Augmentation, Draws
 from bench.data.types import Dataset, balanced
-from bench.replay import Recorder, Replayed
+from bench.replay import Recorder, played
 from bench.rng import torch_stream
 from searchers.base import Batch, DataPolicy, StepBatches
 
@@ -76,7 +76,7 @@ class Feed:
         both = torch.cat([dataset.train_indices, dataset.val_indices])
         self._hosted = {"train": dataset.train_indices, "val": dataset.val_indices, "both": both}
         self._hosted_labels = dataset.search.labels
-        self._augment = self._augmented if recorder is None else Replayed(self._augmented, recorder)
+        self._augment = played(self._augmented, recorder)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

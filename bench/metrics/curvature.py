@@ -11,6 +11,7 @@ Sources: Zela et al. (2020), Understanding and Robustifying Differentiable Archi
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench.metrics.part import Part, parts
+from bench.replay import Recorder, played
 from searchers import _curvature
 from searchers.base import Batch, Choices, ForwardInputs, Logits, Searcher
 
@@ -59,11 +61,13 @@ class Probes(NamedTuple):
         fixed: the class-balanced, un-augmented probe.
         remainder: the augmented 40-image remainder batch of earlier papers.
         together: most replicas that are measured at once, None: all. It decides what memory that takes, and rounding.
+        recorder: records the backward pass of products with the Hessian; None: it is taken for each.
     """
 
     fixed: Batch
     remainder: Batch | None = None
     together: int | None = None
+    recorder: Recorder | None = None
 
 
 class Measured(NamedTuple):
@@ -103,7 +107,8 @@ def measure(
     found = []
     for part in parts(searcher, len(noise), probes.together):
         begin = None if start is None else start[part.rows]
-        seen = Probes(part.of(probes.fixed), None if probes.remainder is None else part.of(probes.remainder))
+        remainder = None if probes.remainder is None else part.of(probes.remainder)
+        seen = Probes(part.of(probes.fixed), remainder, recorder=probes.recorder)
         found.append(_measure_part(part, seen, begin, noise[part.rows], settings, whole))
     return Measured([record for one in found for record in one.records], torch.cat([one.vectors for one in found]))
 
@@ -119,7 +124,8 @@ def _measure_part(
     logits = searcher.logits()
     with _curvature.exact_arithmetic():
         basis = _curvature.null_basis(logits, searcher.shift_invariant)
-        point = _curvature.hessian_operator(probe_loss(searcher, probes.fixed), logits)
+        passes = functools.partial(played, recorder=probes.recorder)
+        point = _curvature.hessian_operator(probe_loss(searcher, probes.fixed), logits, passes)
         begin = start_vectors(start, noise, point.gradient.shape[1], settings.random_part)
         solve = _curvature.lanczos if settings.mode == "lanczos" else _curvature.dominant
         found = solve(point.product, begin, basis, settings.tolerance)
