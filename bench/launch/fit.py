@@ -7,6 +7,7 @@ is not seen: a stack that does not fit after all is searched as smaller ones (`b
 
 import dataclasses
 import gc
+import itertools
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from bench import memory, setup
 from bench.choice import gpus
 from bench.instruments import curvature_probes
 from bench.metrics import curvature
+from bench.replay import stepper
 from bench.setup import Bench
 from bench.spec import RunSpec
 from searchers.entry import Method
@@ -109,10 +111,12 @@ def peak_bytes(bench: Bench, method: Method, specs: tuple[RunSpec, ...]) -> int 
 
 
 def _try(bench: Bench, method: Method, specs: tuple[RunSpec, ...]) -> None:
-    lab, spec = setup.stack(bench, method, specs).lab, specs[0]
-    searcher = method.build(spec.settings, lab)
+    stack, spec = setup.stack(bench, method, specs), specs[0]
+    lab, searcher = stack.lab, method.build(spec.settings, stack.lab)
     searcher.begin_epoch(0)
-    searcher.step(next(iter(lab.feed.epoch(searcher.policy, 0, spec.epochs))))
+    step, steps = stepper(searcher, stack.recorder), 1 if stack.recorder is None else 2  # the second is recorded
+    for batches in itertools.islice(lab.feed.epoch(searcher.policy, 0, spec.epochs), steps):
+        step(batches)
     if spec.curvature.mode != "off" and searcher.no_curvature is None:
         once = dataclasses.replace(spec.curvature, tolerance=math.inf)
         curvature.measure(searcher, curvature_probes(lab), None, lab.stream("curvature", 0), once, False)

@@ -8,6 +8,7 @@ import torch
 from bench import precision, setup, variants
 from bench.instruments import curvature_probes
 from bench.metrics import curvature
+from bench.replay import stepper
 from bench.search import Stack
 from bench.setup import Bench
 from searchers.base import Searcher, StepBatches
@@ -27,6 +28,7 @@ class Lane:
         self.stack: Stack = setup.stack(bench, method, specs)
         self.searcher: Searcher = method.build(base.settings, self.stack.lab)
         self.searcher.begin_epoch(0)
+        self._step = stepper(self.searcher, self.stack.recorder)
         self.batches: StepBatches = next(iter(self._served(0)))
 
     @property
@@ -45,7 +47,7 @@ class Lane:
     def step(self) -> None:
         """Take one step of both levels."""
         with precision.arithmetic(self.stack.spec.precision):
-            self.searcher.step(self.batches)
+            self._step(self.batches)
 
     def pass_over(self, epoch: int) -> int:
         """Search one epoch, its data included; return its steps."""
@@ -56,10 +58,10 @@ class Lane:
     def steps(self, epoch: int) -> int:
         """Take the steps of an epoch, their data included, but not what the method does when it ends."""
         self.searcher.begin_epoch(epoch)
-        steps = 0
+        step, steps = stepper(self.searcher, self.stack.recorder), 0
         with precision.arithmetic(self.stack.spec.precision):
             for batches in self._served(epoch):
-                self.searcher.step(batches)
+                step(batches)
                 steps += 1
         return steps
 
