@@ -126,7 +126,8 @@ def mix(
     sparse = [k for k in range(len(terms)) if used[k] and k not in dense]
     found = []
     if dense:
-        chosen = torch.where(constant(active[:, dense], weights.device), weights[:, dense], 0)
+        taken = weights.index_select(1, constant(dense, weights.device))
+        chosen = torch.where(constant(active[:, dense], weights.device), taken, 0)
         found.append(flow.kernels.mixture(chosen, [terms[k](None) for k in dense]))
     if sparse:
         found.append(_placed(terms, weights, [(k, np.flatnonzero(active[:, k])) for k in sparse]))

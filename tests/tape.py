@@ -28,6 +28,10 @@ class Tape(TorchDispatchMode):
         kwargs = kwargs or {}
         if any(isinstance(value, torch.Generator) for value in tree_leaves((args, kwargs))):
             raise RuntimeError(f"expected draws by hosted(), got {func} in a step that is recorded")
+        if func is torch.ops.aten.lift_fresh.default:
+            raise RuntimeError(
+                "expected numbers of the host by constant(), got a tensor that a recorded step makes of them"
+            )
         found = func(*args, **kwargs)
         given = {storage(value) for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
         outputs = [(place, value) for place, value in enumerate(tree_leaves(found)) if isinstance(value, Tensor)]
