@@ -26,7 +26,8 @@ from torch import Tensor
 
 from searchers import _curvature, _relax
 from searchers._bilevel import Bilevel
-from searchers.base import ForwardInputs, Logits
+from searchers._part import Part, parts
+from searchers.base import Batch, ForwardInputs, Logits
 
 TOLERANCE = 1e-3
 
@@ -144,17 +145,23 @@ def eigenvalue(searcher: Bilevel, epoch: int) -> list[float]:
 
     The start vectors are drawn anew every epoch, so nothing of a measurement is kept.
     """
-    logits, probe, frozen = searcher.logits(), searcher.resources.probe(), searcher.frozen()
+    resources = searcher.resources
+    probe, streams = resources.probe(), resources.stream("early_stop", epoch)
+    every = parts(searcher, resources.replicas, resources.curvature_replicas)
+    with _curvature.exact_arithmetic():
+        return [value for part in every for value in _eigenvalue(part, part.of(probe), streams[part.rows])]
+
+
+def _eigenvalue(part: Part, probe: Batch, streams: Sequence[torch.Generator]) -> list[float]:
+    logits, weights = part.logits(), part.weights()
 
     def loss(values: Logits) -> Float[Tensor, " replicas"]:
-        return _relax.loss(searcher.supernet, probe, searcher.relax(values), frozen, ForwardInputs(twice=True))
+        return _relax.loss(part.supernet, probe, part.relax(values), weights, ForwardInputs(twice=True))
 
-    with _curvature.exact_arithmetic():
-        point = _curvature.hessian_operator(loss, logits)
-        basis = _curvature.null_basis(logits, searcher.shift_invariant)
-        streams, size = searcher.resources.stream("early_stop", epoch), point.gradient.shape[1]
-        start = torch.stack([torch.randn(size, generator=stream, dtype=torch.float64) for stream in streams])
-        return _curvature.lanczos(point.product, start, basis, TOLERANCE).value.abs().tolist()
+    point = _curvature.hessian_operator(loss, logits)
+    basis, size = _curvature.null_basis(logits, part.shift_invariant), point.gradient.shape[1]
+    start = torch.stack([torch.randn(size, generator=stream, dtype=torch.float64) for stream in streams])
+    return _curvature.lanczos(point.product, start, basis, TOLERANCE).value.abs().tolist()
 
 
 def of_each(rows: Sequence[Mapping[str, Float[Tensor, "decisions options"]]], like: Logits) -> Logits:

@@ -126,6 +126,10 @@ class Shorter:
     def dtype(self) -> torch.dtype:
         return self.resources.dtype
 
+    @property
+    def curvature_replicas(self) -> int | None:
+        return self.resources.curvature_replicas
+
     def build(self, options: SupernetOptions) -> Supernet:
         return self.resources.build(options)
 

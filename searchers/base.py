@@ -254,6 +254,11 @@ class Resources(Protocol):
     @property
     def dtype(self) -> torch.dtype: ...
 
+    @property
+    def curvature_replicas(self) -> int | None:
+        """Return how many replicas' λ may be measured at once, for methods that use λ themselves; None: all."""
+        ...
+
     def build(self, options: SupernetOptions) -> Supernet:
         """Return a freshly initialised network; every call starts from the same named weight streams."""
         ...

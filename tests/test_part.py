@@ -1,12 +1,16 @@
 """λ of a stack measured in parts is λ of the stack."""
 
+import dataclasses
+
 import labs
 import pytest
 import torch
 
 from bench.instruments import curvature_probes
 from bench.metrics import curvature
-from bench.metrics.part import parts
+from searchers import _early_stop
+from searchers._bilevel import Bilevel
+from searchers._part import parts
 from searchers.entry import Method
 from searchers.registry import METHODS
 
@@ -43,6 +47,22 @@ def test_parts_are_as_few_and_as_equal_as_they_can_be(together: int | None, expe
     found = [part.rows for part in parts(searcher, 4, together)]
     assert [rows.stop - rows.start for rows in found] == expected
     assert [i for rows in found for i in range(4)[rows]] == [0, 1, 2, 3]
+
+
+def test_early_stopping_measures_in_parts_too() -> None:
+    found = []
+    for together in (None, 2, 1):
+        lab = dataclasses.replace(labs.make("s1", SEEDS), curvature_replicas=together)
+        searcher = labs.start(METHODS["darts_es"], lab)
+        assert isinstance(searcher, Bilevel)
+        widths: list[int] = []
+        searcher.supernet.stem.register_forward_pre_hook(  # type: ignore[attr-defined]
+            lambda _m, inputs, widths=widths: widths.append(inputs[0].shape[1] // 3)
+        )
+        found.append(_early_stop.eigenvalue(searcher, 0))
+        assert max(widths) == (together or len(SEEDS))
+    assert found[1] == pytest.approx(found[0], rel=1e-7)
+    assert found[2] == pytest.approx(found[0], rel=1e-7)
 
 
 def test_no_pass_computes_more_replicas_than_are_allowed_at_once() -> None:

@@ -22,9 +22,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from bench.metrics.part import Part, parts
 from bench.replay import Recorder, played
 from searchers import _curvature
+from searchers._part import Part, parts
 from searchers.base import Batch, Choices, ForwardInputs, Logits, Searcher
 
 PerReplica = Float[Tensor, " replicas"]
