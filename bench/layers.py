@@ -92,17 +92,16 @@ def together(modules: Sequence[ConvNorm], x: Folded, flow: Flow) -> Folded:
     return flow.kernels.batch_norm(joined, *affine)
 
 
-def weighted_together(
-    modules: Sequence[ConvNorm], x: Folded, weights: Float[Tensor, "replicas modules"], flow: Flow
+def scaled_together(
+    modules: Sequence[ConvNorm], x: Folded, scale: Float[Tensor, " replicas_modules_channels"], flow: Flow
 ) -> Folded:
-    """Return what `together` does, each module's maps times its weight, for normalisations that are not affine.
+    """Return what `together` does, every channel times its scale, for normalisations that are not affine.
 
-    The weight is the scale of the normalisation, so that a mixture is a sum: no product of its own is computed, and
-    neither the unweighted maps nor a gradient of each are kept for derivatives.
+    The weights of a mixture are the scale of the normalisation, so that the mixture is a sum: no product of its own is
+    computed, and neither the unweighted maps nor a gradient of each are kept for derivatives.
     """
     assert modules[0].norm.weight is None
     joined = _convolved(modules, x, flow)
-    scale = weights[:, :, None].expand(-1, -1, modules[0].conv.weight.shape[1]).flatten()
     return (
         flow.kernels.batch_norm(joined, scale) if modules[0].norm.normalise else factored(joined, scale[:, None, None])
     )

@@ -152,7 +152,7 @@ def test_mix_computes_what_is_active_for_those_who_use_it():
     weights = normal(3, 4, seed=5)
     active = np.array([[1, 0, 0, 1], [1, 0, 1, 0], [1, 0, 0, 1]], dtype=bool)
     calls: list = []
-    out = ops.mix([counted(calls, v, i) for i, v in enumerate(values)], weights, active, FLOW)
+    out = ops.mix([counted(calls, v, i) for i, v in enumerate(values)], ops.Row(weights, active), FLOW)
     assert calls == [(0, None), (2, [1]), (3, [0, 2])]
     expected = torch.zeros_like(values[0])
     for replica in range(3):
@@ -166,9 +166,9 @@ def test_mix_of_nothing_is_none_and_without_active_all_is_computed():
     values, calls = folded(), []
     weights = torch.zeros(3, 2, dtype=torch.float64)
     terms = [counted(calls, values, 0), counted(calls, values, 1)]
-    assert ops.mix(terms, weights, np.zeros((3, 2), dtype=bool), FLOW) is None
+    assert ops.mix(terms, ops.Row(weights, np.zeros((3, 2), dtype=bool)), FLOW) is None
     assert calls == []
-    assert not ops.mix(terms, weights, None, FLOW).any()
+    assert not ops.mix(terms, ops.Row(weights, None), FLOW).any()
     assert calls == [(0, None), (1, None)]
 
 
