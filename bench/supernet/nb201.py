@@ -65,8 +65,8 @@ class Cell(nn.Module):
         """Return the mixtures of all operations: each kind of convolution as one, skip and pooling once."""
         positive, maps = F.relu(part), [part, ops.average_pool(part)]
         kinds = [[cast(layers.ConvNorm, every[edge]) for edge in edges] for every in (self.conv1x1, self.conv3x3)]
-        width = part.shape[1] // flow.replicas
-        scales = choices.once("op", (edges[0], width), lambda weights: _scales(weights[:, edges], width))
+        channels = part.shape[1] // flow.replicas
+        scales = choices.once("op", (edges[0], channels), lambda weights: _scales(weights[:, edges], channels))
         heavy = [
             layers.scaled_together(modules, positive, scale, flow) for modules, scale in zip(kinds, scales, strict=True)
         ]
