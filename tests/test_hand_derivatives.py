@@ -66,17 +66,19 @@ def test_derivatives_of_batch_norm_agree_with_differences() -> None:
     assert gradgradcheck(batch_norm, inputs[:1])
 
 
-def test_mixture_and_its_derivatives_are_those_of_the_plain_sum() -> None:
-    inputs = leaf(2, 3, seed=0), *(leaf(4, 6, 3, 2, seed=seed) for seed in (1, 2, 3))
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_mixture_and_its_derivatives_are_those_of_the_plain_sum(replicas: int) -> None:
+    inputs = leaf(replicas, 3, seed=0), *(leaf(4, 6, 3, 2, seed=seed) for seed in (1, 2, 3))
     torch.testing.assert_close(mixed(*inputs), plain_mixture(*inputs), rtol=1e-12, atol=1e-12)
     ours = second_derivatives(mixed, *inputs)
     for a, b in zip(ours, second_derivatives(plain_mixture, *inputs), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("free", [(0,), (1, 3), (0, 2), (0, 1, 2, 3)])
-def test_second_derivatives_of_a_mixture_with_constants_among_its_inputs(free: tuple[int, ...]) -> None:
-    inputs = [normal(2, 3, seed=0), *(normal(3, 4, 2, 2, seed=seed) for seed in (1, 2, 3))]
+def test_second_derivatives_of_a_mixture_with_constants_among_its_inputs(free: tuple[int, ...], replicas: int) -> None:
+    inputs = [normal(replicas, 3, seed=0), *(normal(3, 4, 2, 2, seed=seed) for seed in (1, 2, 3))]
 
     def function(*moved: Tensor) -> Tensor:
         weights, *terms = [moved[free.index(i)] if i in free else fixed for i, fixed in enumerate(inputs)]

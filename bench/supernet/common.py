@@ -67,17 +67,19 @@ class CellChoices:
 
     def factors(self, group: str, channels: int) -> list[Sequence[Factors]]:
         """Return the factors of every option, decision by decision, for maps of so many channels."""
+        _, replicas, _, options = self.choices.weights[group].shape
 
-        def make(weights: Float[Tensor, "replicas decisions options"]) -> list[Sequence[Factors]]:
-            every, options = columns(weights, channels), weights.shape[2]
+        def make(weights: Tensor) -> list[Sequence[Factors]]:
+            every = columns(weights, channels)
             return [every[start : start + options] for start in range(0, len(every), options)]
 
-        return self.once(group, channels if self.choices.weights[group].shape[1] > 1 else None, make)
+        return self.once(group, ("factors", channels if replicas > 1 else None), make)
 
     def row(self, group: str, decision: int) -> ops.Row:
         active = self.active(group)
+        weights = self.once(group, "rows", lambda weights: weights.unbind(1))
         return ops.Row(
-            self.weights(group)[:, decision],
+            weights[decision],
             None if active is None else active[:, decision],
             lambda channels: self.factors(group, channels)[decision],
         )

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench import layers, ops
-from bench.layout import per_channel
+from bench.layout import innermost, per_channel
 from bench.mixture import Factors, columns
 from bench.supernet.common import CellChoices, NetworkSize, check, check_auxiliary, width, with_auxiliary
 from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
@@ -64,7 +64,7 @@ class Cell(nn.Module):
             return ops.mix(terms, choices.row(group, 0), flow)
         active = choices.active("op")
         if active is None:
-            return ops.total([term(None) for term in terms])
+            return innermost(ops.total([term(None) for term in terms]))
         used = active[:, node - 1].any(-1, keepdims=True).repeat(node, -1)
         weight = choices.weights("op")
         return ops.mix(terms, ops.Row(weight.new_ones(used.shape), used), flow)
@@ -93,7 +93,7 @@ class Cell(nn.Module):
         active = choices.active("out")
         joined, flow = ops.side_by_side(states, replicas), choices.flow(replicas)
         if active is None:
-            factors = choices.once("out", self.channels, lambda weights: self._factors(weights[:, 0]))
+            factors = choices.once("out", ("output", self.channels), lambda weights: self._factors(weights[:, 0]))
             return flow.kernels.mixture(factors, [project(None), joined])
         weights = choices.weights("out")[:, 0]
         weights = torch.where(torch.as_tensor(active[:, 0], device=weights.device), weights, 0)
