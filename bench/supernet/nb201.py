@@ -66,7 +66,7 @@ class Cell(nn.Module):
         positive, maps = F.relu(part), [part, ops.average_pool(part)]
         kinds = [[cast(layers.ConvNorm, every[edge]) for edge in edges] for every in (self.conv1x1, self.conv3x3)]
         channels = part.shape[1] // flow.replicas
-        scales = choices.once("op", (edges[0], channels), lambda weights: _scales(weights[:, edges], channels))
+        scales = choices.once("op", (edges[0], channels), lambda weights: _scales(weights, edges, channels))
         heavy = [
             layers.scaled_together(modules, positive, scale, flow) for modules, scale in zip(kinds, scales, strict=True)
         ]
@@ -140,10 +140,10 @@ def _conv(replicas: int, channels: int, side: int) -> layers.ConvNorm:
 
 
 def _scales(
-    weights: Float[Tensor, "replicas edges options"], channels: int
+    weights: Float[Tensor, "replicas decisions options"], edges: list[int], channels: int
 ) -> tuple[Float[Tensor, " replicas_edges_channels"], ...]:
     """Return the scales of the normalisations of either kind of convolution, each with so many channels a replica."""
-    heavy = weights[:, :, CONV1X1 : CONV3X3 + 1].permute(2, 0, 1)[..., None]
+    heavy = torch.stack([weights[:, edge, CONV1X1 : CONV3X3 + 1] for edge in edges], 1).permute(2, 0, 1)[..., None]
     return heavy.expand(-1, -1, -1, channels).flatten(1).unbind(0)
 
 
