@@ -29,9 +29,11 @@ class Conv(nn.Module):
         self.bias = nn.Parameter(torch.empty(replicas, out)) if bias else None
 
     def forward(self, x: Folded, flow: Flow, rows: Rows = None) -> Folded:
-        weight = self.weight if rows is None else self.weight[rows]
-        bias = None if self.bias is None else (self.bias if rows is None else self.bias[rows]).flatten()
-        return convolve(x, flow.kernels, weight, bias, self.stride)
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
+        if rows is not None:
+            weight, bias = weight[rows], None if bias is None else bias[rows]
+        return convolve(x, flow.kernels, weight, None if bias is None else bias.flatten(), self.stride)
 
 
 def convolve(
@@ -43,7 +45,7 @@ def convolve(
 ) -> Folded:
     """Convolve every replica with its own kernels, padded to keep the size at stride 1."""
     bias = None if bias is None else bias.to(x.dtype)
-    geometry = Geometry(stride, weight.shape[-1] // 2, len(weight))
+    geometry = Geometry(stride, weight.shape[-1] // 2, weight.shape[0])
     return kernels.convolution(x, weight.flatten(0, 1).to(x.dtype), bias, geometry)
 
 
@@ -62,10 +64,12 @@ class Norm(nn.Module):
     def forward(self, x: Folded, flow: Flow, rows: Rows = None) -> Folded:
         if not self.normalise:
             return x
-        if self.weight is None or self.bias is None:
+        weight: Tensor | None = self.weight
+        bias: Tensor | None = self.bias
+        if weight is None or bias is None:
             return flow.kernels.batch_norm(x)
-        weight = self.weight if rows is None else self.weight[rows]
-        bias = self.bias if rows is None else self.bias[rows]
+        if rows is not None:
+            weight, bias = weight[rows], bias[rows]
         return flow.kernels.batch_norm(x, weight.flatten(), bias.flatten())
 
 
@@ -92,17 +96,16 @@ def together(modules: Sequence[ConvNorm], x: Folded, flow: Flow) -> Folded:
     return flow.kernels.batch_norm(joined, *affine)
 
 
-def weighted_together(
-    modules: Sequence[ConvNorm], x: Folded, weights: Float[Tensor, "replicas modules"], flow: Flow
+def scaled_together(
+    modules: Sequence[ConvNorm], x: Folded, scale: Float[Tensor, " replicas_modules_channels"], flow: Flow
 ) -> Folded:
-    """Return what `together` does, each module's maps times its weight, for normalisations that are not affine.
+    """Return what `together` does, every channel times its scale, for normalisations that are not affine.
 
-    The weight is the scale of the normalisation, so that a mixture is a sum: no product of its own is computed, and
-    neither the unweighted maps nor a gradient of each are kept for derivatives.
+    The weights of a mixture are the scale of the normalisation, so that the mixture is a sum: no product of its own is
+    computed, and neither the unweighted maps nor a gradient of each are kept for derivatives.
     """
     assert modules[0].norm.weight is None
     joined = _convolved(modules, x, flow)
-    scale = weights[:, :, None].expand(-1, -1, modules[0].conv.weight.shape[1]).flatten()
     return (
         flow.kernels.batch_norm(joined, scale) if modules[0].norm.normalise else factored(joined, scale[:, None, None])
     )
@@ -110,9 +113,13 @@ def weighted_together(
 
 def _convolved(modules: Sequence[ConvNorm], x: Folded, flow: Flow) -> Folded:
     biases = [module.conv.bias for module in modules]
-    bias = None if biases[0] is None else torch.cat([b for b in biases if b is not None], 1).flatten()
-    weight = torch.cat([module.conv.weight for module in modules], 1)
+    bias = None if biases[0] is None else _joined([b for b in biases if b is not None]).flatten()
+    weight = _joined([module.conv.weight for module in modules])
     return flow.show("convolution", convolve(x, flow.kernels, weight, bias))
+
+
+def _joined(parameters: Sequence[Float[Tensor, "replicas _channels ..."]]) -> Float[Tensor, "replicas _channels ..."]:
+    return parameters[0] if len(parameters) == 1 else torch.cat(list(parameters), 1)
 
 
 def apart(modules: Sequence[ConvNorm], joined: Folded) -> list[Folded]:

@@ -83,6 +83,8 @@ def side_by_side(maps: Sequence[Folded], replicas: int) -> Folded:
     """Concatenate channels within each replica."""
     if len(maps) == 1:
         return maps[0]
+    if replicas == 1:
+        return torch.cat(list(maps), 1)
     if maps[0].device.type != "cpu":
         return torch.cat([unfold(x, replicas) for x in maps], 2).flatten(1, 2)
     pixels = [x.permute(0, 2, 3, 1).unflatten(3, (replicas, -1)) for x in maps]
@@ -91,13 +93,17 @@ def side_by_side(maps: Sequence[Folded], replicas: int) -> Folded:
 
 def stretch(x: Folded, replicas: int, start: int, stop: int | None) -> Folded:
     """Return channels `start` to `stop` of each replica."""
+    if replicas == 1:
+        return x[:, start:stop]
     if x.device.type != "cpu":
         return unfold(x, replicas)[:, :, start:stop].flatten(1, 2)
     return x.permute(0, 2, 3, 1).unflatten(3, (replicas, -1))[..., start:stop].flatten(3).permute(0, 3, 1, 2)
 
 
 def split(x: Folded, replicas: int, widths: Sequence[int]) -> list[Folded]:
-    """Return adjoining stretches of the channels of each replica."""
+    """Return adjoining stretches of the channels of each replica; those of a single one are views."""
+    if replicas == 1:
+        return list(x.split(list(widths), 1))
     if x.device.type != "cpu":
         return [part.flatten(1, 2) for part in unfold(x, replicas).split(list(widths), 2)]
     parts = x.permute(0, 2, 3, 1).unflatten(3, (replicas, -1)).split(list(widths), 4)

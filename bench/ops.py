@@ -28,6 +28,7 @@ from bench.layout import (
     take,
     unfold,
 )
+from bench.mixture import Factors, columns
 from searchers._hosted import constant
 from searchers.base import ForwardInputs, Observation
 
@@ -108,19 +109,39 @@ class Given:
         return pick(self.maps, self.replicas, rows)
 
 
-def mix(
-    terms: Sequence[Term],
-    weights: Float[Tensor, "replicas options"],
-    active: Bool[np.ndarray, "replicas options"] | None,
-    flow: Flow,
-) -> Folded | None:
+@dataclass(frozen=True)
+class Row:
+    """One decision.
+
+    Attributes:
+        active: None where every option of every replica is.
+        shared: returns the factors of all options for maps of so many channels, made once for many cells; None: they
+            are made of the weights.
+    """
+
+    weights: Float[Tensor, "replicas options"]
+    active: Bool[np.ndarray, "replicas options"] | None
+    shared: Callable[[int], Sequence[Factors]] | None = None
+
+    def factors(self, channels: int) -> Sequence[Factors]:
+        return columns(self.weights, channels) if self.shared is None else self.shared(channels)
+
+    def after(self, first: int) -> "Row":
+        """Return the decision without its first options."""
+        active = None if self.active is None else self.active[:, first:]
+        return Row(self.weights[:, first:], active, lambda channels: self.factors(channels)[first:])
+
+
+def mix(terms: Sequence[Term], row: Row, flow: Flow) -> Folded | None:
     """Return the weighted sum of the options' outputs; None when no replica has an active option.
 
     An option that no replica uses is not computed; one that some use is computed for those, unless its output is given:
     a factor of zero for the others is cheaper then than taking and placing channels.
     """
+    weights, active = row.weights, row.active
     if active is None:
-        return flow.kernels.mixture(weights, [term(None) for term in terms])
+        maps = [term(None) for term in terms]
+        return flow.kernels.mixture(row.factors(maps[0].shape[1]), maps)
     used: np.ndarray = np.asarray(active.any(0))
     dense = [k for k, term in enumerate(terms) if used[k] and (isinstance(term, Given) or active[:, k].all())]
     sparse = [k for k in range(len(terms)) if used[k] and k not in dense]
@@ -128,10 +149,16 @@ def mix(
     if dense:
         taken = weights.index_select(1, constant(dense, weights.device))
         chosen = torch.where(constant(active[:, dense], weights.device), taken, 0)
-        found.append(flow.kernels.mixture(chosen, [terms[k](None) for k in dense]))
+        maps = [terms[k](None) for k in dense]
+        found.append(flow.kernels.mixture(columns(chosen, maps[0].shape[1]), maps))
     if sparse:
         found.append(_placed(terms, weights, [(k, np.flatnonzero(active[:, k])) for k in sparse]))
-    return sum(found[1:], start=found[0]) if found else None
+    return total(found) if found else None
+
+
+def total(maps: Sequence[Folded]) -> Folded:
+    """Return the sum of one map or more."""
+    return sum(maps[1:], start=maps[0])
 
 
 def _placed(

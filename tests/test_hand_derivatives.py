@@ -12,7 +12,7 @@ from torch.nn import functional
 from bench.batch_norm import batch_norm
 from bench.convolution import Geometry, convolution
 from bench.layout import innermost
-from bench.mixture import mixture
+from bench.mixture import columns, mixture
 
 torch.set_num_threads(1)
 
@@ -26,6 +26,10 @@ def second_derivatives(function: Callable[..., Tensor], *inputs: Tensor) -> tupl
     output = function(*inputs)
     first = torch.autograd.grad((output.sin() * normal(*output.shape, seed=8)).sum(), inputs, create_graph=True)
     return torch.autograd.grad(sum((part.cos() * normal(*part.shape, seed=9)).sum() for part in first), inputs)
+
+
+def mixed(weights: Tensor, *terms: Tensor) -> Tensor:
+    return mixture(columns(weights, terms[0].shape[1]), terms)
 
 
 def plain_mixture(weights: Tensor, *terms: Tensor) -> Tensor:
@@ -62,28 +66,30 @@ def test_derivatives_of_batch_norm_agree_with_differences() -> None:
     assert gradgradcheck(batch_norm, inputs[:1])
 
 
-def test_mixture_and_its_derivatives_are_those_of_the_plain_sum() -> None:
-    inputs = leaf(2, 3, seed=0), *(leaf(4, 6, 3, 2, seed=seed) for seed in (1, 2, 3))
-    torch.testing.assert_close(mixture(inputs[0], inputs[1:]), plain_mixture(*inputs), rtol=1e-12, atol=1e-12)
-    ours = second_derivatives(lambda w, *terms: mixture(w, terms), *inputs)
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_mixture_and_its_derivatives_are_those_of_the_plain_sum(replicas: int) -> None:
+    inputs = leaf(replicas, 3, seed=0), *(leaf(4, 6, 3, 2, seed=seed) for seed in (1, 2, 3))
+    torch.testing.assert_close(mixed(*inputs), plain_mixture(*inputs), rtol=1e-12, atol=1e-12)
+    ours = second_derivatives(mixed, *inputs)
     for a, b in zip(ours, second_derivatives(plain_mixture, *inputs), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("free", [(0,), (1, 3), (0, 2), (0, 1, 2, 3)])
-def test_second_derivatives_of_a_mixture_with_constants_among_its_inputs(free: tuple[int, ...]) -> None:
-    inputs = [normal(2, 3, seed=0), *(normal(3, 4, 2, 2, seed=seed) for seed in (1, 2, 3))]
+def test_second_derivatives_of_a_mixture_with_constants_among_its_inputs(free: tuple[int, ...], replicas: int) -> None:
+    inputs = [normal(replicas, 3, seed=0), *(normal(3, 4, 2, 2, seed=seed) for seed in (1, 2, 3))]
 
     def function(*moved: Tensor) -> Tensor:
         weights, *terms = [moved[free.index(i)] if i in free else fixed for i, fixed in enumerate(inputs)]
-        return mixture(weights, terms)
+        return mixed(weights, *terms)
 
     leaves = tuple(inputs[i].clone().requires_grad_(True) for i in free)
     assert gradcheck(function, leaves)
     assert gradgradcheck(function, leaves)
 
 
-@pytest.mark.parametrize("function", [batch_norm, lambda x: mixture(x.mean((0, 2, 3))[:, None], [x])])
+@pytest.mark.parametrize("function", [batch_norm, lambda x: mixed(x.mean((0, 2, 3))[:, None], x)])
 def test_third_derivatives_raise(function: Callable[[Tensor], Tensor]) -> None:
     x = leaf(3, 2, 2, 2, seed=0)
     (first,) = torch.autograd.grad(function(x).pow(3).sum(), x, create_graph=True)

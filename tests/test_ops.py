@@ -9,6 +9,8 @@ from test_supernet_plain import normal, shuffled
 from torch import nn
 
 from bench import layers, ops
+from bench.layout import innermost, split, stretch
+from bench.mixture import columns
 from bench.rng import torch_stream
 from searchers.base import ForwardInputs
 
@@ -147,12 +149,36 @@ def counted(calls: list, values: torch.Tensor, option: int) -> ops.Term:
     return term
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_maps_side_by_side_are_split_into_what_they_were(replicas: int):
+    maps = [innermost(folded(replicas, channels, seed=seed)) for seed, channels in enumerate((2, 3, 4))]
+    joined = ops.side_by_side(maps, replicas)
+    assert joined.is_contiguous(memory_format=torch.channels_last)
+    expected = torch.cat([ops.unfold(x, replicas) for x in maps], 2).flatten(1, 2)
+    assert torch.equal(joined, expected)
+    for found, x in zip(split(joined, replicas, [2, 3, 4]), maps, strict=True):
+        assert torch.equal(found, x)
+    middle = torch.cat([ops.unfold(maps[0], replicas)[:, :, 1:], ops.unfold(maps[1], replicas)], 2).flatten(1, 2)
+    assert torch.equal(stretch(joined, replicas, 1, 5), middle)
+
+
+def test_factors_of_several_decisions_are_theirs_in_turn():
+    weights = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(3))
+    found = columns(weights, 6)
+    assert len(found) == 12
+    for i, factor in enumerate(found):
+        assert factor.flatten().tolist() == weights[:, i // 4, i % 4].repeat_interleave(3).tolist()
+    alone = columns(weights[:1], 6)
+    assert [factor.shape for factor in alone] == [(1, 1, 1)] * 12
+    assert [factor.item() for factor in alone] == weights[0].flatten().tolist()
+
+
 def test_mix_computes_what_is_active_for_those_who_use_it():
     values = [folded(seed=i) for i in range(4)]
     weights = normal(3, 4, seed=5)
     active = np.array([[1, 0, 0, 1], [1, 0, 1, 0], [1, 0, 0, 1]], dtype=bool)
     calls: list = []
-    out = ops.mix([counted(calls, v, i) for i, v in enumerate(values)], weights, active, FLOW)
+    out = ops.mix([counted(calls, v, i) for i, v in enumerate(values)], ops.Row(weights, active), FLOW)
     assert calls == [(0, None), (2, [1]), (3, [0, 2])]
     expected = torch.zeros_like(values[0])
     for replica in range(3):
@@ -166,9 +192,9 @@ def test_mix_of_nothing_is_none_and_without_active_all_is_computed():
     values, calls = folded(), []
     weights = torch.zeros(3, 2, dtype=torch.float64)
     terms = [counted(calls, values, 0), counted(calls, values, 1)]
-    assert ops.mix(terms, weights, np.zeros((3, 2), dtype=bool), FLOW) is None
+    assert ops.mix(terms, ops.Row(weights, np.zeros((3, 2), dtype=bool)), FLOW) is None
     assert calls == []
-    assert not ops.mix(terms, weights, None, FLOW).any()
+    assert not ops.mix(terms, ops.Row(weights, None), FLOW).any()
     assert calls == [(0, None), (1, None)]
 
 

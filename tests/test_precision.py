@@ -13,6 +13,7 @@ from bench import precision, run, setup, variants
 from bench.kernels import ONCE
 from bench.layers import Conv, Norm
 from bench.metrics import curvature
+from bench.mixture import columns
 from bench.request import parse
 from bench.search import Session
 from searchers import _drop_path, _proxies, _relax
@@ -89,7 +90,7 @@ def test_mixing_weights_are_not_rounded() -> None:
     """1/3 and 1/3 + 1/1000 are one number in bfloat16; their difference is what a search begins with."""
     maps = [torch.full((1, 2, 1, 1), 64.0, dtype=NARROW), torch.full((1, 2, 1, 1), -64.0, dtype=NARROW)]
     weights = torch.tensor([[1 / 3 + 1e-3, 1 / 3]])
-    assert ONCE.mixture(weights, maps).flatten().tolist() == pytest.approx([0.064] * 2, rel=0.01)
+    assert ONCE.mixture(columns(weights, 2), maps).flatten().tolist() == pytest.approx([0.064] * 2, rel=0.01)
 
 
 def test_drop_path_keeps_the_mean_of_narrow_maps() -> None:

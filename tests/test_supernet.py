@@ -1,5 +1,7 @@
 """Supernets: equal to plain networks, independent in their replicas, and computing what is live."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -26,7 +28,9 @@ from torch import Tensor
 
 import bench.spaces
 from bench import layers
+from bench.mixture import columns
 from bench.spaces.nb201 import parse
+from bench.supernet import common
 from searchers._relax import cross_entropy, softmax
 from searchers.base import Batch, Choices, ForwardInputs, Supernet, SupernetOptions
 
@@ -578,3 +582,20 @@ def test_active_options_of_another_shape_are_refused(name: str, key: str, unchec
     del active[key]
     with pytest.raises(ValueError, match=f"expected active options for group '{key}'"):
         TINY[name](pictures(2), Choices(weights, active))
+
+
+@pytest.mark.parametrize(("replicas", "shared", "times"), [(1, True, 1), (1, False, 3), (2, True, 3), (2, False, 3)])
+def test_factors_are_made_once_for_cells_that_share_them(
+    replicas: int, shared: bool, times: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Those of several replicas are repeated for every channel, of which each of the three cells has its own number."""
+    made: list[int] = []
+
+    def counting(weights: Tensor, channels: int) -> Sequence[Tensor]:
+        made.append(channels)
+        return columns(weights, channels)
+
+    monkeypatch.setattr(common, "columns", counting)
+    network = supernet("nb201", replicas)
+    network(pictures(replicas), Choices(mixture(network.groups, replicas, cells=1 if shared else 3)))
+    assert len(made) == times

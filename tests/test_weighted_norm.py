@@ -38,7 +38,8 @@ def test_weights_in_the_scale_are_weights_afterwards(channels: int, kernels: Ker
         module.norm.normalise = normalise
     table = torch.rand(REPLICAS, 3, 5, generator=labs.rng(6), dtype=torch.float64).requires_grad_()
     weights = table[:, :, 3]  # of one channel a view whose numbers do not lie side by side
-    found = layers.apart(every, layers.weighted_together(every, x, weights, flow))
+    scale = weights[:, :, None].expand(-1, -1, channels).flatten()
+    found = layers.apart(every, layers.scaled_together(every, x, scale, flow))
     unweighted = layers.apart(every, layers.together(every, x, flow))
     expected = [ops.scale(part, weights[:, i]) for i, part in enumerate(unweighted)]
     of = [x, table, *(parameter for module in every for parameter in module.parameters())]

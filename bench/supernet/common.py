@@ -1,18 +1,19 @@
 """What the supernets share: a cell's slice of the choices and the addresses of its parameters."""
 
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bench import ops
+from bench.mixture import Factors, columns
 from searchers.base import Choices, ForwardInputs, Group
 
 Array = TypeVar("Array", Tensor, np.ndarray)
-Row = tuple[Float[Tensor, "replicas options"], Bool[np.ndarray, "replicas options"] | None]
-"""Weights and active options of one decision."""
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,16 @@ class NetworkSize:
 
 @dataclass(frozen=True)
 class CellChoices:
-    """The mixing weights one cell receives."""
+    """The mixing weights one cell receives.
+
+    Attributes:
+        made: what was made of weights that all cells share; a pass over several cells gives them one.
+    """
 
     choices: Choices
     inputs: ForwardInputs
     cell: int
+    made: dict[Hashable, Any] = field(default_factory=dict)
 
     def weights(self, group: str) -> Float[Tensor, "replicas decisions options"]:
         return _of_cell(self.choices.weights[group], self.cell)
@@ -50,10 +56,33 @@ class CellChoices:
         active = self.choices.active
         return None if active is None else _of_cell(active[group], self.cell)
 
-    def row(self, group: str, decision: int) -> Row:
-        """Return one decision's weights and active options, "replicas options" each."""
+    def once(self, group: str, name: Hashable, make: Callable[[Tensor], Made]) -> Made:
+        """Return what is made of a group's weights, made a single time for all cells that share them."""
+        own = self.cell if self.choices.weights[group].shape[0] > 1 else None
+        key = group, own, name
+        if key not in self.made:
+            self.made[key] = make(self.weights(group))
+        found: Made = self.made[key]
+        return found
+
+    def factors(self, group: str, channels: int) -> list[Sequence[Factors]]:
+        """Return the factors of every option, decision by decision, for maps of so many channels."""
+        _, replicas, _, options = self.choices.weights[group].shape
+
+        def make(weights: Tensor) -> list[Sequence[Factors]]:
+            every = columns(weights, channels)
+            return [every[start : start + options] for start in range(0, len(every), options)]
+
+        return self.once(group, ("factors", channels if replicas > 1 else None), make)
+
+    def row(self, group: str, decision: int) -> ops.Row:
         active = self.active(group)
-        return self.weights(group)[:, decision], None if active is None else active[:, decision]
+        weights = self.once(group, "rows", lambda weights: weights.unbind(1))
+        return ops.Row(
+            weights[decision],
+            None if active is None else active[:, decision],
+            lambda channels: self.factors(group, channels)[decision],
+        )
 
     def flow(self, replicas: int) -> ops.Flow:
         return ops.flow_of(self.inputs, replicas)

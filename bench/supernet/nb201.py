@@ -6,7 +6,8 @@ them, and a head. A cell has nodes 0..3 and six edges; a node is the sum over it
 operations. Convolutions have a bias because their normalisation is not affine (the authors' search mode).
 """
 
-from typing import cast
+from collections.abc import Hashable
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -62,15 +63,18 @@ class Cell(nn.Module):
         self, edges: list[int], part: ops.Folded, choices: CellChoices, flow: ops.Flow
     ) -> dict[int, ops.Folded]:
         """Return the mixtures of all operations: each kind of convolution as one, skip and pooling once."""
-        table, positive, pool = choices.weights("op"), F.relu(part), ops.average_pool(part)
-        weights = torch.stack([table[:, edge] for edge in edges], 1)
+        positive, maps = F.relu(part), [part, ops.average_pool(part)]
         kinds = [[cast(layers.ConvNorm, every[edge]) for edge in edges] for every in (self.conv1x1, self.conv3x3)]
+        channels = part.shape[1] // flow.replicas
+        scales = choices.once("op", (edges[0], channels), lambda weights: _scales(weights, edges, channels))
         heavy = [
-            layers.weighted_together(modules, positive, weights[:, :, option], flow)
-            for modules, option in zip(kinds, (CONV1X1, CONV3X3), strict=True)
+            layers.scaled_together(modules, positive, scale, flow) for modules, scale in zip(kinds, scales, strict=True)
         ]
-        convolved, light = layers.apart(kinds[0], heavy[0] + heavy[1]), weights[:, :, SKIP :: POOL - SKIP]
-        return {edge: flow.kernels.mixture(light[:, i], [part, pool]) + convolved[i] for i, edge in enumerate(edges)}
+        factors, convolved = choices.factors("op", part.shape[1]), layers.apart(kinds[0], heavy[0] + heavy[1])
+        return {
+            edge: flow.kernels.mixture(factors[edge][SKIP :: POOL - SKIP], maps) + convolved[i]
+            for i, edge in enumerate(edges)
+        }
 
     def _operations(self, place: int, part: ops.Folded, flow: ops.Flow) -> list[ops.Term]:
         """Return the operations, with the weights of a place: an edge, or a node where edges share them."""
@@ -96,16 +100,15 @@ class Cell(nn.Module):
 
     def _sum(self, outputs: list[ops.Folded], target: int, replicas: int, choices: CellChoices) -> ops.Folded:
         if not self.weighted:
-            return sum(outputs[1:], start=outputs[0])
+            return ops.total(outputs)
         terms = [ops.Given(output, replicas) for output in outputs]
-        total = ops.mix(terms, *choices.row(f"in_{target}", 0), choices.flow(replicas))
+        total = ops.mix(terms, choices.row(f"in_{target}", 0), choices.flow(replicas))
         return torch.zeros_like(outputs[0]) if total is None else total
 
     def _mixed(self, edge: int, terms: list[ops.Term], part: ops.Folded, choices: CellChoices) -> ops.Folded:
         # "none" multiplies by zero whatever its weight: both its output and its gradient are zero.
-        weights, active = choices.row("op", edge)
-        active = None if active is None else active[:, SKIP:]
-        mixed = ops.mix(terms, weights[:, SKIP:], active, choices.flow(len(weights)))
+        row = choices.row("op", edge).after(SKIP)
+        mixed = ops.mix(terms, row, choices.flow(len(row.weights)))
         return torch.zeros_like(part) if mixed is None else mixed
 
     def _edge(self, edge: int, x: ops.Folded, mixed: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
@@ -134,6 +137,14 @@ class Residual(nn.Module):
 
 def _conv(replicas: int, channels: int, side: int) -> layers.ConvNorm:
     return layers.ConvNorm(layers.Conv(replicas, (channels, channels, side), bias=True), affine=False)
+
+
+def _scales(
+    weights: Float[Tensor, "replicas decisions options"], edges: list[int], channels: int
+) -> tuple[Float[Tensor, " replicas_edges_channels"], ...]:
+    """Return the scales of the normalisations of either kind of convolution, each with so many channels a replica."""
+    heavy = torch.stack([weights[:, edge, CONV1X1 : CONV3X3 + 1] for edge in edges], 1).permute(2, 0, 1)[..., None]
+    return heavy.expand(-1, -1, -1, channels).flatten(1).unbind(0)
 
 
 def _incoming(node: int) -> list[int]:
@@ -179,12 +190,12 @@ class NB201Supernet(nn.Module):
         check_auxiliary(inputs, self.auxiliary)
         active = None if choices.active is None else self.live(choices.active)
         choices = Choices(choices.weights, active)
-        flow = ops.flow_of(inputs, replicas)
+        flow, made = ops.flow_of(inputs, replicas), dict[Hashable, Any]()
         x = self.stem(ops.entering(images, inputs, self.classifier.weight), flow)
         for index, cell in enumerate(self.cell):
             if index and index % (self.cells // 3) == 0:
                 x = self.reduce[index // (self.cells // 3) - 1](x, flow)
-            x = cell(x, replicas, CellChoices(choices, inputs, index))
+            x = cell(x, replicas, CellChoices(choices, inputs, index, made))
         return self.classifier(ops.pooled(flow.relu(self.head(x, flow)), replicas))
 
     def address(self, name: str) -> Address | None:

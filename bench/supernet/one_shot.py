@@ -7,12 +7,17 @@ with input x, node j sums its parents (t_0 = its own 1×1 projection of x) with 
 operations with row `op[j]`, and the output is out_0 · projection(x) + concat_j(out_j · t_j).
 """
 
+from collections.abc import Hashable
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench import layers, ops
-from bench.supernet.common import CellChoices, NetworkSize, Row, check, check_auxiliary, width, with_auxiliary
+from bench.layout import innermost, per_channel
+from bench.mixture import Factors, columns
+from bench.supernet.common import CellChoices, NetworkSize, check, check_auxiliary, width, with_auxiliary
 from searchers._hosted import constant
 from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
 
@@ -37,7 +42,7 @@ class Cell(nn.Module):
         states: list[ops.Folded] = []
         for node in range(1, self.nodes + 1):
             terms: list[ops.Term] = [projected[node - 1], *(ops.Given(state, replicas) for state in states)]
-            z = ops.mix(terms, *self._parents(node, replicas, choices, x), flow)
+            z = self._sum(node, terms, choices, flow)
             states.append(self._operation(node, self._empty(x, replicas) if z is None else z, replicas, choices))
         return self._output(out, states, replicas, choices)
 
@@ -53,14 +58,17 @@ class Cell(nn.Module):
 
         return [term(module) for module in modules]
 
-    def _parents(self, node: int, replicas: int, choices: CellChoices, like: Tensor) -> Row:
-        """Return weights and active parents of a node; without a choice every parent counts 1, if the node is used."""
+    def _sum(self, node: int, terms: list[ops.Term], choices: CellChoices, flow: ops.Flow) -> ops.Folded | None:
+        """Return the sum of a node's parents; without a choice every parent counts 1, if the node is used."""
         group = f"in_{node}"
         if group in choices.choices.weights:
-            return choices.row(group, 0)
+            return ops.mix(terms, choices.row(group, 0), flow)
         active = choices.active("op")
-        used = None if active is None else active[:, node - 1].any(-1, keepdims=True).repeat(node, -1)
-        return like.new_ones(replicas, node, dtype=torch.promote_types(like.dtype, torch.float32)), used
+        if active is None:
+            return innermost(ops.total([term(None) for term in terms]))
+        used = active[:, node - 1].any(-1, keepdims=True).repeat(node, -1)
+        weight = choices.weights("op")
+        return ops.mix(terms, ops.Row(weight.new_ones(used.shape), used), flow)
 
     def _operation(self, node: int, z: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
         part = ops.first_part(z, replicas, self.parts)
@@ -74,7 +82,7 @@ class Cell(nn.Module):
             conv(self.conv3x3[node - 1]),
             conv(self.conv1x1[node - 1]),
         ]
-        mixed = ops.mix(terms, *choices.row("op", node - 1), flow)
+        mixed = ops.mix(terms, choices.row("op", node - 1), flow)
         mixed = torch.zeros_like(part) if mixed is None else mixed
         keep, shift = choices.keep("op", node - 1), choices.shift("op", node - 1)
         mixed = mixed if keep is None else ops.mask(mixed, keep)
@@ -83,16 +91,22 @@ class Cell(nn.Module):
         return with_auxiliary(mixed, z, choices)
 
     def _output(self, project: ops.Term, states: list[ops.Folded], replicas: int, choices: CellChoices) -> ops.Folded:
-        weights, active = choices.row("out", 0)
-        joined, projected = ops.side_by_side(states, replicas), project(None) if active is None else None
-        if active is not None:
-            projected = ops.computed(project, active[:, 0], weights.device)
-            weights = torch.where(constant(active, weights.device), weights, 0)
-        of_states = weights[:, 1:].flatten()  # every state of every replica counts as a replica of its own
+        active = choices.active("out")
+        joined, flow = ops.side_by_side(states, replicas), choices.flow(replicas)
+        if active is None:
+            factors = choices.once("out", ("output", self.channels), lambda weights: self._factors(weights[:, 0]))
+            return flow.kernels.mixture(factors, [project(None), joined])
+        weights = choices.weights("out")[:, 0]
+        weights = torch.where(constant(active[:, 0], weights.device), weights, 0)
+        projected = ops.computed(project, active[:, 0, 0], weights.device)
         if projected is None:
-            return ops.scale(joined, of_states)
-        pairs = torch.stack([weights[:, :1].expand(-1, self.nodes).flatten(), of_states], 1)
-        return choices.flow(replicas).kernels.mixture(pairs, [projected, joined])
+            return ops.scale(joined, weights[:, 1:].flatten())  # every state counts as a replica of its own
+        return flow.kernels.mixture(self._factors(weights), [projected, joined])
+
+    def _factors(self, weights: Float[Tensor, "replicas options"]) -> list[Factors]:
+        """Return the factors of the projection and of the states side by side."""
+        projected = columns(weights[:, :1], len(weights) * self.nodes * self.channels)
+        return [*projected, per_channel(weights[:, 1:].flatten(), weights[:, 1:].numel() * self.channels)]
 
     def _empty(self, x: ops.Folded, replicas: int) -> ops.Folded:
         return x.new_zeros(x.shape[0], replicas * self.channels, *x.shape[2:])
@@ -134,12 +148,12 @@ class OneShotSupernet(nn.Module):
         check_auxiliary(inputs, self.auxiliary)
         active = None if choices.active is None else self.live(choices.active)
         choices = Choices(choices.weights, active)
-        flow = ops.flow_of(inputs, replicas)
+        flow, made = ops.flow_of(inputs, replicas), dict[Hashable, Any]()
         x = flow.relu(self.stem(ops.entering(images, inputs, self.classifier.weight), flow))
         for index, cell in enumerate(self.cell):
             if index and index % (self.cells // 3) == 0:
                 x = ops.max_pool(x, side=2, stride=2)
-            x = cell(x, replicas, CellChoices(choices, inputs, index))
+            x = cell(x, replicas, CellChoices(choices, inputs, index, made))
         return self.classifier(ops.pooled(self.head(flow.relu(x), flow), replicas))
 
     def address(self, name: str) -> Address | None:
