@@ -10,10 +10,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
 from rich.console import Console
 
-from bench import setup, tabular_run, tabular_setup, tracker, variants
+from bench import process, setup, tabular_run, tabular_setup, tracker, variants
 from bench.announce import announce, dry_run, say
 from bench.launch.plan import Plan, decided, plan
 from bench.launch.registry import check, choose
@@ -39,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         if request.tensorboard:
             tracker.check()
         check(request)
-        torch.set_num_threads(request.threads or torch.get_num_threads())
+        process.begin(request.threads)
         parts = [tabular_setup.split(one) for one in one_space(request)]
         searches = [search for search, _ in parts if search is not None]
         prepared = [_supernets(console, searches)] if searches else []

@@ -27,6 +27,7 @@ COMMAND_LINES = (
     "bench/launch/*.py",
     "bench/speed/__main__.py",
     "bench/command.py",
+    "bench/process.py",
     "bench/prepare.py",
     "bench/merge.py",
     "bench/requery.py",

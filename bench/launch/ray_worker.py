@@ -9,8 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from bench import process
 from bench.launch import mirror
 from bench.launch.mirror import Mirror, Parcel
 from bench.launch.unit import Moment, Outcome, unit
@@ -54,7 +53,7 @@ class Errand:
 def search(errand: Errand, table: bytes | None, mailbox: Any) -> Outcome:
     """Search a unit, in a process of the cluster; `table` is the content of its benchmark table's file."""
     one = unit(errand.unit)
-    torch.set_num_threads(one.request.threads or errand.threads)
+    process.begin(one.request.threads or errand.threads)
     if errand.shared:
         return _worker().search(one, lambda moment: mailbox.put(Letter(one.label, errand.attempt, moment, None)))
     results = _folder()

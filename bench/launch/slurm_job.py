@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from bench import process
 from bench.checkpoint import write_json
 from bench.launch.unit import Moment, Outcome, unit
 from bench.launch.work import Worker
@@ -36,7 +35,7 @@ class Errand:
         if int(os.environ.get("SLURM_RESTART_COUNT", "0")):
             one = one.again()
         cpus = int(os.environ.get("SLURM_CPUS_PER_TASK", "1"))
-        torch.set_num_threads(one.request.threads or cpus)
+        process.begin(one.request.threads or cpus)
         return Worker().search(one, self._tell)
 
     def _tell(self, moment: Moment) -> None:

@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from queue import SimpleQueue
 from typing import TextIO
 
-import torch
-
+from bench import process
 from bench.launch.unit import Moment, unit
 from bench.launch.work import Worker
 
@@ -30,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--threads", type=int, required=True, help="CPU threads")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    torch.set_num_threads(given.threads)
+    process.begin(given.threads)
     answers = _own_stdout()
     orders: SimpleQueue[str] = SimpleQueue()
     threading.Thread(target=_listen, args=(orders,), daemon=True).start()

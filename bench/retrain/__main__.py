@@ -13,10 +13,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import nn
 
-from bench import choice, command, data, spaces
+from bench import choice, command, data, process, spaces
 from bench.checkpoint import read_state, write_json, write_state
 from bench.data.augment import Augmentation, published
 from bench.data.types import Dataset
@@ -64,7 +63,7 @@ def retrain(chosen: argparse.Namespace) -> None:
     Raises:
         ValueError: there is no such space, cell or dataset, or nothing to test on.
     """
-    torch.set_num_threads(chosen.threads or torch.get_num_threads())
+    process.begin(chosen.threads)
     device, protocol = choice.choose_device(chosen.device), _protocol(chosen)
     dataset = data.load(chosen.dataset, split_rule="nb201" if chosen.space == "nb201" else "first_second")
     size = NetworkSize(protocol.channels, protocol.cells, dataset.search.images.shape[1], dataset.classes)

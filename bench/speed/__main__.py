@@ -13,10 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from rich.console import Console
 
-from bench import options, setup, variants
+from bench import options, process, setup, variants
 from bench.announce import say
 from bench.command import positive
 from bench.progress import new_console
@@ -61,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
         given, rest = _parser().parse_known_args(arguments)
         parts = _parts(given.parts)
         request = parse(rest if any(text.split("=")[0] == "--space" for text in rest) else ["--space", SPACE, *rest])
-        torch.set_num_threads(request.threads or torch.get_num_threads())
+        process.begin(request.threads)
         plan = Plan(given.rounds, given.most)
         jobs = [_job(one, parts, plan, one.benchmark) for one in _as_asked(request)]
         jobs += _at_width(request, parts, plan)

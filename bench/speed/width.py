@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from bench import choice, precision, spaces
+from bench import choice, precision, replay, spaces
 from bench.data import splits
 from bench.data.types import Dataset, ImageSet
 from bench.presets import SEARCH_IMAGES, paper
@@ -27,6 +27,7 @@ def prepare(request: Request) -> Bench:
     asked = replace(request, benchmark="paper", table="none")
     device, why = choice.choose_device(request.device), "the papers' width"
     precision.check(request.precision, device)
+    replay.check(request.cuda_graphs, device)
     return Bench(asked, space, preset, noise(preset.train_size), "noise", None, device, why)
 
 

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import hashlib
-import os
 import platform
 import subprocess
 import sys
@@ -18,8 +17,6 @@ from bench.tables.commands.info import write_reference
 from bench.tables.table import Table
 
 PROGRESS_EVERY_S = 5.0
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 34), "MALLOC_TOP_PAD_": str(1 << 26)}
-"""glibc's settings that keep freed memory: asking the kernel for it anew takes an eighth of a training's time."""
 
 PROTOCOL = {
     "runs": "trainings of every cell",
@@ -56,9 +53,7 @@ def _share(text: str) -> tuple[int, int]:
 
 
 def _build(chosen: argparse.Namespace) -> int:
-    import torch
-
-    from bench import choice, data, spaces
+    from bench import choice, data, process, spaces
     from bench.data.augment import published
     from bench.tables.build import Plan, build, identity, protocol, set_aside, table
     from bench.tables.parts import Parts
@@ -83,7 +78,7 @@ def _build(chosen: argparse.Namespace) -> int:
         sys.stdout.write(f"{name}, {wanted}\ntrainings are kept in {parts.folder}\n")
     if chosen.jobs > 1:
         _share_out(chosen, parts.folder)
-    torch.set_num_threads(chosen.threads or torch.get_num_threads())
+    process.begin(chosen.threads)
     whole = build(plan, parts, chosen.share, device, _Progress())
     if not whole or chosen.share != (1, 1):
         sys.stdout.write("this share is trained; without --share, once all are, the table is written\n")
@@ -106,7 +101,7 @@ def _share_out(chosen: argparse.Namespace, folder: Path) -> None:
     command = [sys.executable, "-m", "bench.tables", "build", *same, f"--parts={folder}"]
     shares = [[f"--share={i + 1}/{chosen.jobs}", "--threads=1", "--jobs=1"] for i in range(chosen.jobs)]
     device = [] if chosen.device is None else [f"--device={chosen.device}"]
-    running = [subprocess.Popen([*command, *device, *share], env={**KEEP_MEMORY, **os.environ}) for share in shares]
+    running = [subprocess.Popen([*command, *device, *share]) for share in shares]
     failed = [process.args for process in running if process.wait() != 0]
     if failed:
         raise ValueError(f"{len(failed)} of {chosen.jobs} processes failed; what they said stands above")

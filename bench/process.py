@@ -1,0 +1,29 @@
+"""How a process that computes is set up: by command lines and workers, once, before anything is computed."""
+
+import ctypes
+import os
+
+import torch
+
+_TRIM_THRESHOLD, _MMAP_MAX, _NEVER = -1, -4, -1
+"""Parameters of glibc's mallopt, and the threshold that turns trimming off."""
+_CHOSEN = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
+
+
+def begin(threads: int | None) -> None:
+    """Compute with so many threads, None: with torch's choice; keep freed memory."""
+    torch.set_num_threads(threads or torch.get_num_threads())
+    keep_freed()
+
+
+def keep_freed() -> bool:
+    """Have the C library keep memory that was freed, instead of handing it back; return whether it can.
+
+    A map over 32 MiB would be handed back whenever it is freed, and faulted in again for the next one: at the papers'
+    width that is half of a product with the Hessian (docs/speed.md). Only glibc does so and can be told not to; what
+    the user has told it in the environment stays.
+    """
+    tell = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if tell is None or any(name in os.environ for name in _CHOSEN):
+        return False
+    return all(tell(parameter, value) == 1 for parameter, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER)))

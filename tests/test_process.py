@@ -1,0 +1,36 @@
+"""How a process that computes is set up."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource
+import torch
+from bench import process
+
+process.begin(1) if {begun} else None
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for turn in range(60):
+    torch.ones(16 << 20)  # 64 MiB
+print(torch.get_num_threads(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(begun: bool, **environment: str) -> tuple[int, int]:
+    """Threads, and the pages that sixty equal tensors, each freed before the next, ask the kernel for."""
+    command = [sys.executable, "-c", FAULTS.format(begun=begun)]
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    found = subprocess.run(command, capture_output=True, text=True, check=True, env=own | environment)
+    threads, pages = found.stdout.split()
+    return int(threads), int(pages)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_freed_memory_is_kept_unless_the_environment_says_otherwise() -> None:
+    threads, pages = faults(begun=True)
+    assert threads == 1
+    assert 2 * pages < faults(begun=False)[1]
+    assert 2 * pages < faults(begun=True, MALLOC_MMAP_THRESHOLD_="65536")[1]
