@@ -105,6 +105,7 @@ class Session:
             self.epoch, self.instruments.vectors = saved["epoch"], saved["vectors"]
             self.diverged = saved["diverged"]
         facts = {"from_epoch": None if saved is None else self.epoch, **place(self.stack.lab.device)}
+        facts["cuda_graphs"] = self.stack.lab.recorder is not None
         seeds = [spec.seed for spec in self.stack.specs]
         started = datetime.now(UTC).isoformat(timespec="seconds")
         self.store.attempt({**facts, "seeds": seeds, "threads": torch.get_num_threads(), "started": started})

@@ -105,7 +105,8 @@ def weights_first(searcher: "Bilevel", batches: StepBatches) -> StepLosses:
 def first_order(searcher: "Bilevel", batches: StepBatches, inputs: ForwardInputs = ForwardInputs()) -> ArchGradient:
     """Return ∂L_val(w, α)/∂α with w fixed (Liu et al. 2019, DARTS, section 2.3, ξ = 0)."""
     leaves = searcher.leaves()
-    losses = _relax.loss(searcher.supernet, batches.val[0], searcher.recipe.relax(leaves), searcher.frozen(), inputs)
+    with searcher.fixed():
+        losses = _relax.loss(searcher.supernet, batches.val[0], searcher.recipe.relax(leaves), inputs=inputs)
     return by_logits(losses, leaves)
 
 

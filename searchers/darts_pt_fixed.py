@@ -50,6 +50,7 @@ UNIFORM = Method(
     "the uniform mixture",
     passes_per_step=1.0,
     policy=lambda _settings: WEIGHTS_ONLY,
+    steady=True,
 )
 
 METHOD = staged("darts_pt_fixed", UNIFORM, SELECTION)

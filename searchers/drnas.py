@@ -76,7 +76,8 @@ def arch_gradient(searcher: Bilevel, batches: StepBatches) -> ArchGradient:
     """Return the gradient of the validation loss of a sample."""
     leaves = searcher.leaves()
     choices = sample(leaves, searcher.resources.stream("dirichlet/val", searcher.steps))
-    losses = _relax.loss(searcher.supernet, batches.val[0], choices, searcher.frozen())
+    with searcher.fixed():
+        losses = _relax.loss(searcher.supernet, batches.val[0], choices)
     gradient = torch.autograd.grad(losses.sum(), list(leaves.values()))
     return ArchGradient(dict(zip(leaves, gradient, strict=True)), losses.detach())
 

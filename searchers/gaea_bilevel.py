@@ -39,7 +39,8 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
 
     def gradient(searcher: Bilevel, batches: StepBatches) -> ArchGradient:
         leaves = searcher.leaves()
-        losses = _relax.loss(searcher.supernet, batches.val[0], simplex.by_theta(leaves), searcher.frozen())
+        with searcher.fixed():
+            losses = _relax.loss(searcher.supernet, batches.val[0], simplex.by_theta(leaves))
         found = torch.autograd.grad(losses.sum(), list(leaves.values()))
         return ArchGradient(dict(zip(leaves, found, strict=True)), losses.detach())
 

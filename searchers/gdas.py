@@ -84,7 +84,8 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     def gradient(searcher: Bilevel, batches: StepBatches) -> ArchGradient:
         leaves = searcher.leaves()
         choices, inputs = drawn(searcher, "arch", leaves, searcher.steps)
-        losses = _relax.loss(searcher.supernet, batches.val[0], choices, searcher.frozen(), inputs)
+        with searcher.fixed():
+            losses = _relax.loss(searcher.supernet, batches.val[0], choices, inputs=inputs)
         return clipped(by_logits(losses, leaves), settings.arch_clip)
 
     recipe = Recipe(

@@ -98,7 +98,8 @@ class Stages:
         def gradient(searcher: Bilevel, batches: StepBatches) -> ArchGradient:
             leaves = searcher.leaves()
             choices = self.dropped(searcher, stage, "arch", leaves)
-            losses = _relax.loss(searcher.supernet, batches.val[0], choices, searcher.frozen())
+            with searcher.fixed():
+                losses = _relax.loss(searcher.supernet, batches.val[0], choices)
             return clipped(by_logits(losses, leaves), settings.arch_clip)
 
         recipe = Recipe(

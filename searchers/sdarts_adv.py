@@ -79,7 +79,8 @@ def ascend(point: Mixture, slope: Mixture, clean: Mixture, lengths: tuple[float,
 def gradient(searcher: Bilevel, point: Mixture, batch: Batch) -> Mixture:
     """Return ∂L(w, P)/∂P of every replica, the weights being fixed."""
     leaves = {name: value.detach().requires_grad_() for name, value in point.items()}
-    losses = _relax.loss(searcher.supernet, batch, Choices(leaves), searcher.frozen())
+    with searcher.fixed():
+        losses = _relax.loss(searcher.supernet, batch, Choices(leaves))
     return dict(zip(leaves, torch.autograd.grad(losses.sum(), list(leaves.values())), strict=True))
 
 

@@ -142,6 +142,10 @@ class PlainLab:
     def dtype(self) -> torch.dtype:
         return self.lab.dtype
 
+    @property
+    def curvature_replicas(self) -> int | None:
+        return self.lab.curvature_replicas
+
     def build(self, options: SupernetOptions) -> Supernet:
         return PlainSupernet(self.lab.build(options), options)
 

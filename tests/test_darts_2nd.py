@@ -76,6 +76,7 @@ class SmoothLab:
     horizon: Horizon = field(default_factory=lambda: Horizon(3))
     device: torch.device = labs.CPU
     dtype: torch.dtype = torch.float64
+    curvature_replicas: int | None = None
     settings: darts_2nd.Settings = field(default_factory=lambda: darts_2nd.Settings(WEIGHTS, ArchSettings(lr=0.05)))
 
     @property
@@ -126,7 +127,7 @@ def cross_entropy(searcher: Bilevel, weights: dict[str, Tensor], alpha: Logits, 
 
 
 def momentum(searcher: Bilevel) -> dict[str, Tensor]:
-    return searcher.weights.layout.split(searcher.weights.momentum)
+    return searcher.weights.layout.split(searcher.weights.momentum.clone())
 
 
 def unrolled_loss(searcher: Bilevel, batches: StepBatches, alpha: Logits, xi: float) -> Tensor:

@@ -73,6 +73,7 @@ class SmoothLab:
     horizon: Horizon = field(default_factory=lambda: Horizon(3))
     device: torch.device = labs.CPU
     dtype: torch.dtype = torch.float64
+    curvature_replicas: int | None = None
 
     @property
     def replicas(self) -> int:

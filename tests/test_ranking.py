@@ -100,6 +100,7 @@ class KnownLab:
     asked: list[range | None] = field(default_factory=list)
     device: torch.device = labs.CPU
     dtype: torch.dtype = torch.float64
+    curvature_replicas: int | None = None
     groups: tuple[Group, ...] = ()
     replicas: int = 0
     horizon: Horizon = field(default_factory=lambda: Horizon(labs.EPOCHS))
