@@ -122,7 +122,7 @@ class Instruments:
 
 def curvature_probes(lab: Lab, legacy: Batch | None = None) -> curvature.Probes:
     """Return what λ is measured on in a stack."""
-    return curvature.Probes(lab.probe(), legacy, lab.curvature_replicas, lab.recorder)
+    return curvature.Probes(lab.probe(), legacy, lab.curvature_replicas)
 
 
 def _present(name: str, records: list[dict[str, Any]]) -> Fields:

@@ -20,6 +20,11 @@ def peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def held_bytes(device: torch.device) -> int:
+    """Return the most GPU memory that torch has held since it was reset; a graph holds what it uses while it lives."""
+    return torch.cuda.max_memory_reserved(device)
+
+
 def limit_bytes(device: torch.device) -> int:
     """Return the most that `peak_bytes` can become: what is free, and what this process has already."""
     if device.type == "cuda":

@@ -7,7 +7,7 @@ import torch
 
 _TRIM_THRESHOLD, _MMAP_MAX, _NEVER = -1, -4, -1
 """Parameters of glibc's mallopt, and the threshold that turns trimming off."""
-_CHOSEN = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
+_CHOSEN = ("GLIBC_TUNABLES", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
 
 
 def begin(threads: int | None) -> None:

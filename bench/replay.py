@@ -11,7 +11,10 @@ save two steps of several hundred. A graph of draws, too: they are made on the C
 that a seed's run does not depend on what it is stacked with.
 """
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -37,12 +40,32 @@ class Recorder(Protocol):
 class CudaGraphs:
     """Records CUDA graphs."""
 
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
     def record(self, work: Callable[[], Sequence[Tensor]]) -> tuple[Sequence[Tensor], Callable[[], None]]:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            found = work()
-        graph.replay()  # what is recorded has not been done
+        gc.collect()  # the memory of a graph that nobody plays any more is free then
+        with torch.cuda.device(self.device), torch.cuda.stream(torch.cuda.current_stream()), _uncollected():
+            graph = torch.cuda.CUDAGraph()
+            try:
+                with torch.cuda.graph(graph, stream=torch.cuda.Stream(self.device)):
+                    found = work()
+            except RuntimeError as error:  # of what went wrong, and then of the capture that it has ended
+                raise error.__context__ if isinstance(error.__context__, RuntimeError) else error from None
+            graph.replay()  # what is recorded has not been done
         return found, graph.replay
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Collect no garbage inside: an older graph must not be freed while another is recorded."""
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collected:
+            gc.enable()
 
 
 def check(asked: bool, device: torch.device) -> None:
@@ -101,23 +124,22 @@ def played(function: Function, recorder: Recorder | None) -> Function:
 
 
 class Steps:
-    """Takes the steps of one epoch of a searcher whose steps can be recorded."""
+    """Takes the steps of one epoch of a searcher whose steps can be recorded; its graph goes when it goes."""
 
-    def __init__(self, searcher: Steady, recorder: Recorder) -> None:
-        self.searcher, self._trained = searcher, 0
-        self._steps = Replayed(self._step, recorder)
+    def __init__(self, searcher: Steady, train_batches: int, recorder: Recorder) -> None:
+        self.searcher, self._steps = searcher, Replayed(partial(_step, searcher, train_batches), recorder)
 
     def __call__(self, batches: StepBatches) -> StepLosses:
-        self._trained = len(batches.train)
         losses = self._steps(*(tensor for batch in (*batches.train, *batches.val) for tensor in batch))
         if self._steps.played:
             self.searcher.skip()
         return StepLosses(losses[0], losses[1] if len(losses) > 1 else None)
 
-    def _step(self, *tensors: Tensor) -> list[Tensor]:
-        batches = tuple(Batch(*pair) for pair in zip(tensors[::2], tensors[1::2], strict=True))
-        losses = self.searcher.step(StepBatches(batches[: self._trained], batches[self._trained :]))
-        return [loss for loss in losses if loss is not None]
+
+def _step(searcher: Steady, train_batches: int, *tensors: Tensor) -> list[Tensor]:
+    batches = tuple(Batch(*pair) for pair in zip(tensors[::2], tensors[1::2], strict=True))
+    losses = searcher.step(StepBatches(batches[:train_batches], batches[train_batches:]))
+    return [loss for loss in losses if loss is not None]
 
 
 def stepper(searcher: Searcher, recorder: Recorder | None) -> Step:
@@ -125,4 +147,4 @@ def stepper(searcher: Searcher, recorder: Recorder | None) -> Step:
     if recorder is None:
         return searcher.step
     assert isinstance(searcher, Steady)
-    return Steps(searcher, recorder)
+    return Steps(searcher, searcher.policy.train_batches, recorder)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from bench import precision
+from bench import precision, replay
 from bench.clock import Clock
 from bench.divergence import divergence
 from bench.instruments import Fields, Instruments
@@ -57,6 +57,7 @@ class Stack:
 def search(stack: Stack, store: Store, observe: Observer) -> None:
     """Search a stack to its end, from its checkpoint if it has one."""
     precision.check(stack.spec.precision or "fp32", stack.lab.device)
+    replay.check(stack.lab.recorder is not None, stack.lab.device)
     with precision.arithmetic(None):
         _search(Session(stack, store, observe))
 

@@ -71,7 +71,7 @@ def _check_probe(preset: Preset, dataset: Dataset) -> None:
 def stack(bench: Bench, method: Method, runs: tuple[RunSpec, ...]) -> Stack:
     """Return runs of one method ready to be searched together."""
     spec, seeds = runs[0], tuple(run.seed for run in runs)
-    recorder = replay.CudaGraphs() if bench.request.cuda_graphs else None
+    recorder = replay.CudaGraphs(bench.device) if bench.request.cuda_graphs else None
     lab = Lab(
         space=bench.space,
         size=_size(bench, spec),

@@ -14,7 +14,7 @@ whole spectrum now and then.
 Source: Golub, Van Loan (2013), Matrix Computations, 4th edition, §8.2.1 (power iteration), §10.1 to §10.3 (Lanczos).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
@@ -35,8 +35,6 @@ DOUBT = 0.02
 """Residual of the smaller end, relative to the larger, up to which Lanczos does not trust it to stay the smaller."""
 Product = Callable[[Vectors], Vectors]
 """Vector to Hessian times vector, float64 on the CPU."""
-Pass = Callable[[Tensor], Sequence[Tensor]]
-"""A backward pass: a vector on the device to its product, alone in a list."""
 
 
 def pack(logits: Logits) -> Vectors:
@@ -90,22 +88,15 @@ def _derivative(output: Float[Tensor, "..."], leaf: Vectors, seed: Float[Tensor,
     return torch.zeros_like(leaf) if found is None else found
 
 
-def hessian_operator(
-    loss: Callable[[Logits], PerReplica], logits: Logits, played: Callable[[Pass], Pass] = lambda taken: taken
-) -> Curvature:
-    """Return loss, gradient and Hessian-vector products at the logits; one forward pass, nothing accumulates.
-
-    `played` returns what does the same as a backward pass, which is taken once for every product.
-    """
+def hessian_operator(loss: Callable[[Logits], PerReplica], logits: Logits) -> Curvature:
+    """Return loss, gradient and Hessian-vector products at the logits; one forward pass, nothing accumulates."""
     with torch.enable_grad():
         leaf = pack(logits).detach().clone().requires_grad_(True)
         values = loss(unpack(leaf, logits))
         gradient = _derivative(values, leaf, torch.ones_like(values), create=True)
 
-    backward = played(lambda vector: [_derivative(gradient, leaf, vector, create=False)])
-
     def product(vector: Vectors) -> Vectors:
-        return _host(backward(vector.to(leaf))[0])
+        return _host(_derivative(gradient, leaf, vector.to(leaf), create=False))
 
     return Curvature(_host(values), _host(gradient), product, torch.finfo(leaf.dtype).eps)
 

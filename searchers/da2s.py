@@ -119,5 +119,4 @@ METHOD = Method(
     passes_per_step=1.1,
     policy=policy,
     published=Published(50, "the authors' code on NAS-Bench-201"),
-    steady=True,
 )

@@ -13,14 +13,14 @@ from bench import process
 
 process.begin(1) if {begun} else None
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for turn in range(60):
-    torch.ones(16 << 20)  # 64 MiB
+for turn in range(40):
+    torch.ones(10 << 20)  # 40 MiB
 print(torch.get_num_threads(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
 def faults(begun: bool, **environment: str) -> tuple[int, int]:
-    """Threads, and the pages that sixty equal tensors, each freed before the next, ask the kernel for."""
+    """Threads, and the pages that forty equal tensors, each freed before the next, ask the kernel for."""
     command = [sys.executable, "-c", FAULTS.format(begun=begun)]
     own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     found = subprocess.run(command, capture_output=True, text=True, check=True, env=own | environment)

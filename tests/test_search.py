@@ -331,7 +331,7 @@ def test_recorded_steps_are_searched_to_the_same_records(
 ) -> None:
     """`--cuda-graphs`, with tapes of a CPU in their place; those of `gdas` are never the same."""
     tapes = Tapes()
-    monkeypatch.setattr(replay, "CudaGraphs", lambda: tapes)
+    monkeypatch.setattr(replay, "CudaGraphs", lambda _device: tapes)
     monkeypatch.setattr(replay, "check", lambda *_: None)
     small = ("--batch-size", "6", "--curvature", "off")
     assert searched(tmp_path, method, *small, "--cuda-graphs")[1] == searched(tmp_path / "taken", method, *small)[1]

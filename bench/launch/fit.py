@@ -7,7 +7,6 @@ is not seen: a stack that does not fit after all is searched as smaller ones (`b
 
 import dataclasses
 import gc
-import itertools
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -99,7 +98,7 @@ def peak_bytes(bench: Bench, method: Method, specs: tuple[RunSpec, ...]) -> int 
         torch.cuda.reset_peak_memory_stats(bench.device)
     try:
         _try(bench, method, specs)
-        found = memory.peak_bytes(bench.device)
+        found = memory.held_bytes(bench.device) if bench.request.cuda_graphs else memory.peak_bytes(bench.device)
     except (RuntimeError, MemoryError) as error:
         if not memory.out_of_memory(error):
             raise
@@ -114,9 +113,11 @@ def _try(bench: Bench, method: Method, specs: tuple[RunSpec, ...]) -> None:
     stack, spec = setup.stack(bench, method, specs), specs[0]
     lab, searcher = stack.lab, method.build(spec.settings, stack.lab)
     searcher.begin_epoch(0)
-    step, steps = stepper(searcher, stack.recorder), 1 if stack.recorder is None else 2  # the second is recorded
-    for batches in itertools.islice(lab.feed.epoch(searcher.policy, 0, spec.epochs), steps):
-        step(batches)
+    batches, step = next(iter(lab.feed.epoch(searcher.policy, 0, spec.epochs))), stepper(searcher, stack.recorder)
+    step(batches)
+    if stack.recorder is not None:
+        step(batches)  # recorded
+        searcher.step(batches)  # the short last one of an epoch, beside the graph
     if spec.curvature.mode != "off" and searcher.no_curvature is None:
         once = dataclasses.replace(spec.curvature, tolerance=math.inf)
         curvature.measure(searcher, curvature_probes(lab), None, lab.stream("curvature", 0), once, False)

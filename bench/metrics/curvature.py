@@ -11,7 +11,6 @@ Sources: Zela et al. (2020), Understanding and Robustifying Differentiable Archi
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from bench.replay import Recorder, played
 from searchers import _curvature
 from searchers._part import Part, parts
 from searchers.base import Batch, Choices, ForwardInputs, Logits, Searcher
@@ -61,13 +59,11 @@ class Probes(NamedTuple):
         fixed: the class-balanced, un-augmented probe.
         remainder: the augmented 40-image remainder batch of earlier papers.
         together: most replicas that are measured at once, None: all. It decides what memory that takes, and rounding.
-        recorder: records the backward pass of products with the Hessian; None: it is taken for each.
     """
 
     fixed: Batch
     remainder: Batch | None = None
     together: int | None = None
-    recorder: Recorder | None = None
 
 
 class Measured(NamedTuple):
@@ -107,8 +103,7 @@ def measure(
     found = []
     for part in parts(searcher, len(noise), probes.together):
         begin = None if start is None else start[part.rows]
-        remainder = None if probes.remainder is None else part.of(probes.remainder)
-        seen = Probes(part.of(probes.fixed), remainder, recorder=probes.recorder)
+        seen = Probes(part.of(probes.fixed), None if probes.remainder is None else part.of(probes.remainder))
         found.append(_measure_part(part, seen, begin, noise[part.rows], settings, whole))
     return Measured([record for one in found for record in one.records], torch.cat([one.vectors for one in found]))
 
@@ -124,8 +119,7 @@ def _measure_part(
     logits = searcher.logits()
     with _curvature.exact_arithmetic():
         basis = _curvature.null_basis(logits, searcher.shift_invariant)
-        passes = functools.partial(played, recorder=probes.recorder)
-        point = _curvature.hessian_operator(probe_loss(searcher, probes.fixed), logits, passes)
+        point = _curvature.hessian_operator(probe_loss(searcher, probes.fixed), logits)
         begin = start_vectors(start, noise, point.gradient.shape[1], settings.random_part)
         solve = _curvature.lanczos if settings.mode == "lanczos" else _curvature.dominant
         found = solve(point.product, begin, basis, settings.tolerance)

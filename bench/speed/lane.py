@@ -59,6 +59,7 @@ class Lane:
         """Take the steps of an epoch, their data included, but not what the method does when it ends."""
         self.searcher.begin_epoch(epoch)
         step, steps = stepper(self.searcher, self.stack.recorder), 0
+        self._step = stepper(self.searcher, self.stack.recorder)  # of this epoch
         with precision.arithmetic(self.stack.spec.precision):
             for batches in self._served(epoch):
                 step(batches)
