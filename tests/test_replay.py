@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 OWN = {"da2s": {"arch_every": 2}}
 """Settings that show why the steps of a method differ, where those of quick tests do not."""
 STEADY = [method.name for method in registry.METHODS.values() if method.steady]
-KINDS = {"darts", "pc_darts", "sdarts_rs", "ms_darts", "rdarts_dp", "darts_es", "single_darts", "sgas", "pdarts"}
+KINDS = {
     "darts",
     "pc_darts",
     "sdarts_rs",
