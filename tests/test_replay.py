@@ -1,6 +1,8 @@
 """Steps that are recorded and played are the steps that are taken."""
 
 import dataclasses
+import gc
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -147,6 +149,24 @@ def test_a_step_that_draws_otherwise_raises(later: int) -> None:
     function(torch.zeros(1))
     with pytest.raises(RuntimeError, match="expected a step of 1 draws, as the one before, got"):
         function(torch.zeros(1))
+
+
+def test_a_recording_goes_when_its_epoch_ends() -> None:
+    """Nothing but the loop holds it: a graph that waits for the garbage collector holds its memory until then."""
+    lab = labs.make()
+    searcher = labs.start(registry.METHODS["darts"], lab)
+    searcher.begin_epoch(0)
+    step = stepper(searcher, Tapes())
+    for batches in labs.steps(lab, searcher.policy, 3):
+        step(batches)
+    recorded = weakref.ref(step)
+    gc.collect()
+    gc.disable()
+    try:
+        del step
+        assert recorded() is None
+    finally:
+        gc.enable()
 
 
 def test_equal_constants_are_one_tensor() -> None:
