@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from searchers._exclude import select_without
+from searchers._hosted import Streams
 from searchers._optim import SGD, ArchSettings, Gradients, Rate, Touched, WeightSettings, cosine, restore, touched
 from searchers.base import (
     Choices,
@@ -182,6 +183,10 @@ class Descent(ABC, Generic[R]):
 
     def moment(self) -> Moment:
         return Moment(self.epoch, self.steps, self.resources)
+
+    def streams(self, name: str) -> Streams:
+        """Return what gives the streams of this name of the step that is next."""
+        return lambda: self.resources.stream(name, self.steps)
 
     def leaves(self) -> Logits:
         """Return the logits as leaves to differentiate by."""

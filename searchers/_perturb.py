@@ -106,7 +106,7 @@ REGIONS: Mapping[str, Shape] = {
 
 def noise(searcher: Bilevel, like: Mixture, radius: float, region: Region = "box", count: int = 1) -> list[Mixture]:
     """Return so much noise of this step's streams, one after the other, in the shapes of `like`."""
-    return drawn_noise(like, lambda: searcher.resources.stream(STREAM, searcher.steps), radius, region, count)
+    return drawn_noise(like, searcher.streams(STREAM), radius, region, count)
 
 
 def drawn_noise(

@@ -25,7 +25,6 @@ from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
-import torch
 
 from searchers import _relax, _skips
 from searchers._bilevel import ArchGradient, Bilevel, Recipe, by_logits, clipped
@@ -132,10 +131,7 @@ class Stages:
     def dropped(self, searcher: Bilevel, stage: int, name: str, logits: Logits) -> Choices:
         """Return the mixing weights of a step, in which skips drop out."""
         p = probability(self.settings, searcher, stage)
-
-        def streams() -> tuple[torch.Generator, ...]:
-            return self.resources.stream(f"skip_dropout/{name}/{stage}", searcher.steps)
-
+        streams = searcher.streams(f"skip_dropout/{name}/{stage}")
         return _skips.drop(self.alive.relax(logits), self.dropping, searcher.supernet.cells, streams, p)
 
     def select(self, logits: Logits) -> Logits:

@@ -18,8 +18,6 @@ this method.
 
 from dataclasses import dataclass, field
 
-import torch
-
 from searchers._bilevel import Bilevel, Recipe
 from searchers._drop_path import drop_path
 from searchers._hypergradient import Order, of_order
@@ -54,11 +52,7 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
 
     def inputs(searcher: Bilevel, batches: StepBatches) -> ForwardInputs:
         p = settings.drop * searcher.epoch / max(resources.horizon.epochs - 1, 1)
-
-        def streams() -> tuple[torch.Generator, ...]:
-            return resources.stream("drop_path", searcher.steps)
-
-        return drop_path(searcher.supernet, streams, p, batches.train[0].images)
+        return drop_path(searcher.supernet, searcher.streams("drop_path"), p, batches.train[0].images)
 
     recipe = Recipe(weight_inputs=inputs, arch_gradient=of_order(settings.order))
     return Bilevel(recipe, settings.weights, settings.arch, resources)

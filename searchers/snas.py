@@ -75,15 +75,11 @@ def build(settings: Settings, resources: Resources) -> Single:
 
     def sampled(logits: Logits) -> dict[str, Tensor]:
         """Return the sample of a step: the same whenever it is asked for."""
-        return drawn(logits, lambda: resources.stream("gumbel", searcher.steps))
+        return drawn(logits, searcher.streams("gumbel"))
 
     def inputs(searcher: Single, batches: StepBatches) -> ForwardInputs:
         p = settings.drop * searcher.epoch / last
-
-        def streams() -> tuple[torch.Generator, ...]:
-            return resources.stream("drop_path", searcher.steps)
-
-        return drop_path(searcher.supernet, streams, p, batches.train[0].images)
+        return drop_path(searcher.supernet, searcher.streams("drop_path"), p, batches.train[0].images)
 
     def cost(leaves: Logits, _moment: Moment) -> Float[Tensor, " replicas"]:
         return settings.resource * resource(sampled(leaves), shares)
