@@ -85,6 +85,12 @@ class ConvNorm(nn.Module):
         return self.norm(flow.show("convolution", self.conv(x, flow, rows), rows), flow, rows)
 
 
+def numbers(conv: ConvNorm, images: Float[Tensor, "replicas n c h w"]) -> int:
+    """Return how many numbers the maps of a convolution of stride 1 have, of all replicas."""
+    replicas, out = conv.conv.weight.shape[:2]
+    return int(replicas) * int(out) * images[0, :, 0].numel()
+
+
 def together(modules: Sequence[ConvNorm], x: Folded, flow: Flow) -> Folded:
     """Return the maps of convolutions of one input, computed as one; side by side within each replica, normalised."""
     norms, joined = [module.norm for module in modules], _convolved(modules, x, flow)

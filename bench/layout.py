@@ -91,13 +91,16 @@ def side_by_side(maps: Sequence[Folded], replicas: int) -> Folded:
     return torch.cat(pixels, 4).flatten(3).permute(0, 3, 1, 2)
 
 
-def stretch(x: Folded, replicas: int, start: int, stop: int | None) -> Folded:
-    """Return channels `start` to `stop` of each replica."""
+def first_part(x: Folded, replicas: int, parts: int) -> Folded:
+    """Return the first of so many equal parts of each replica's channels."""
+    if parts == 1:
+        return x
+    width = x.shape[1] // replicas // parts
     if replicas == 1:
-        return x[:, start:stop]
+        return x[:, :width]
     if x.device.type != "cpu":
-        return unfold(x, replicas)[:, :, start:stop].flatten(1, 2)
-    return x.permute(0, 2, 3, 1).unflatten(3, (replicas, -1))[..., start:stop].flatten(3).permute(0, 3, 1, 2)
+        return unfold(x, replicas)[:, :, :width].flatten(1, 2)
+    return x.permute(0, 2, 3, 1).unflatten(3, (replicas, -1))[..., :width].flatten(3).permute(0, 3, 1, 2)
 
 
 def split(x: Folded, replicas: int, widths: Sequence[int]) -> list[Folded]:
@@ -108,3 +111,17 @@ def split(x: Folded, replicas: int, widths: Sequence[int]) -> list[Folded]:
         return [part.flatten(1, 2) for part in unfold(x, replicas).split(list(widths), 2)]
     parts = x.permute(0, 2, 3, 1).unflatten(3, (replicas, -1)).split(list(widths), 4)
     return [part.flatten(3).permute(0, 3, 1, 2) for part in parts]
+
+
+def with_bypass(mixed: Folded, x: Folded, replicas: int, parts: int) -> Folded:
+    """Put the channels of x that were not mixed beside those that were, shuffled (PC-DARTS, Xu et al. 2020, eq. 2).
+
+    Of so many equal parts of x the first was mixed. Shuffled, the first channels of all parts come first, then the
+    second ones, and so on, within each replica.
+    """
+    if x.device.type != "cpu":
+        bypass = unfold(x, replicas).unflatten(2, (parts, -1))[:, :, 1:].transpose(2, 3)
+        return torch.cat([unfold(mixed, replicas)[:, :, :, None], bypass], 3).flatten(1, 3)
+    bypass = x.permute(0, 2, 3, 1).unflatten(3, (replicas, parts, -1))[..., 1:, :].mT
+    own = mixed.permute(0, 2, 3, 1).unflatten(3, (replicas, -1, 1))
+    return torch.cat([own, bypass], 5).flatten(3).permute(0, 3, 1, 2)

@@ -23,9 +23,6 @@ from bench.layout import (
     per_channel,
     pick,
     place,
-    side_by_side,
-    stretch,
-    take,
     unfold,
 )
 from bench.mixture import Factors, columns
@@ -147,13 +144,23 @@ def mix(terms: Sequence[Term], row: Row, flow: Flow) -> Folded | None:
     sparse = [k for k in range(len(terms)) if used[k] and k not in dense]
     found = []
     if dense:
-        taken = weights.index_select(1, constant(dense, weights.device))
-        chosen = torch.where(constant(active[:, dense], weights.device), taken, 0)
         maps = [terms[k](None) for k in dense]
-        found.append(flow.kernels.mixture(columns(chosen, maps[0].shape[1]), maps))
+        found.append(flow.kernels.mixture(_dense_factors(row, dense, maps[0].shape[1]), maps))
     if sparse:
         found.append(_placed(terms, weights, [(k, np.flatnonzero(active[:, k])) for k in sparse]))
     return total(found) if found else None
+
+
+def _dense_factors(row: Row, options: list[int], channels: int) -> Sequence[Factors]:
+    """Return the factors of options whose maps of all replicas are there: zero for those that leave one out."""
+    assert row.active is not None
+    active = row.active[:, options]
+    if active.all():
+        every = row.factors(channels)
+        return [every[option] for option in options]
+    device = row.weights.device
+    taken = row.weights.index_select(1, constant(options, device))
+    return columns(torch.where(constant(active, device), taken, 0), channels)
 
 
 def total(maps: Sequence[Folded]) -> Folded:
@@ -179,11 +186,6 @@ def computed(term: Term, used: Bool[np.ndarray, " replicas"], device: torch.devi
     return place(term(rows), rows, len(used))
 
 
-def first_part(x: Folded, replicas: int, parts: int) -> Folded:
-    """Return the first of so many equal parts of each replica's channels."""
-    return x if parts == 1 else stretch(x, replicas, 0, x.shape[1] // replicas // parts)
-
-
 def max_pool(x: Folded, side: int = 3, stride: int = 1) -> Folded:
     """Maximum over windows of `side`², padded by 1; ties go to the first pixel."""
     return F.max_pool2d(x, side, stride, padding=1)
@@ -192,18 +194,6 @@ def max_pool(x: Folded, side: int = 3, stride: int = 1) -> Folded:
 def average_pool(x: Folded) -> Folded:
     """3×3 average over the pixels inside the image, stride 1."""
     return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
-
-
-def shuffle(x: Folded, replicas: int, groups: int) -> Folded:
-    """Interleave the channels of `groups` groups, within each replica."""
-    order = torch.arange(x.shape[1], device=x.device).view(replicas, groups, -1).transpose(1, 2).flatten()
-    return take(x, order)
-
-
-def with_bypass(mixed: Folded, x: Folded, replicas: int, parts: int) -> Folded:
-    """Put the channels of x that were not mixed beside those that were, shuffled (PC-DARTS, Xu et al. 2020, eq. 2)."""
-    bypass = stretch(x, replicas, mixed.shape[1] // replicas, None)
-    return shuffle(side_by_side([mixed, bypass], replicas), replicas, parts)
 
 
 def pooled(x: Folded, replicas: int) -> Float[Tensor, "replicas n c"]:

@@ -9,7 +9,7 @@ from test_supernet_plain import normal, shuffled
 from torch import nn
 
 from bench import layers, ops
-from bench.layout import innermost, split, stretch
+from bench.layout import first_part, innermost, side_by_side, split, with_bypass
 from bench.mixture import columns
 from bench.rng import torch_stream
 from searchers.base import ForwardInputs
@@ -61,26 +61,14 @@ def test_masking_one_image_of_one_replica_leaves_all_others():
 
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(0, 1000))
 @settings(max_examples=30, deadline=None)
-def test_shuffle_is_the_loop_within_each_replica(groups: int, size: int, replicas: int, seed: int):
-    channels = groups * size
-    x = normal(2, replicas * channels, 1, 2, seed=seed)
-    expected = torch.cat([shuffled(part, groups) for part in x.split(channels, 1)], 1)
-    assert torch.equal(ops.shuffle(x, replicas, groups), expected)
-    assert torch.equal(ops.shuffle(ops.shuffle(x, replicas, groups), replicas, size), x)
-
-
-def test_shuffle_interleaves():
-    x = torch.arange(6.0).view(1, 6, 1, 1)
-    assert ops.shuffle(x, 1, 2).flatten().tolist() == [0, 3, 1, 4, 2, 5]
-    assert ops.shuffle(x, 1, 3).flatten().tolist() == [0, 2, 4, 1, 3, 5]
-
-
-def test_with_bypass_keeps_the_bypassed_channels():
-    x = folded(replicas=2, channels=4)
-    mixed = folded(replicas=2, channels=2, seed=9)
-    out = ops.unfold(ops.with_bypass(mixed, x, 2, 2), 2)
-    assert torch.equal(out[:, :, 0::2], ops.unfold(mixed, 2))
-    assert torch.equal(out[:, :, 1::2], ops.unfold(x, 2)[:, :, 2:])
+def test_the_bypass_is_the_loop_within_each_replica(parts: int, size: int, replicas: int, seed: int):
+    channels = parts * size
+    x, mixed = (normal(2, replicas * width, 1, 2, seed=seed) for width in (channels, size))
+    whole = zip(mixed.split(size, 1), x.split(channels, 1), strict=True)
+    expected = [shuffled(torch.cat([own, every[:, size:]], 1), parts) for own, every in whole]
+    assert torch.equal(with_bypass(mixed, x, replicas, parts), torch.cat(expected, 1))
+    firsts = [every[:, :size] for every in x.split(channels, 1)]
+    assert torch.equal(first_part(x, replicas, parts), torch.cat(firsts, 1))
 
 
 def test_pools_are_naive_pools():
@@ -152,14 +140,12 @@ def counted(calls: list, values: torch.Tensor, option: int) -> ops.Term:
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_maps_side_by_side_are_split_into_what_they_were(replicas: int):
     maps = [innermost(folded(replicas, channels, seed=seed)) for seed, channels in enumerate((2, 3, 4))]
-    joined = ops.side_by_side(maps, replicas)
+    joined = side_by_side(maps, replicas)
     assert joined.is_contiguous(memory_format=torch.channels_last)
     expected = torch.cat([ops.unfold(x, replicas) for x in maps], 2).flatten(1, 2)
     assert torch.equal(joined, expected)
     for found, x in zip(split(joined, replicas, [2, 3, 4]), maps, strict=True):
         assert torch.equal(found, x)
-    middle = torch.cat([ops.unfold(maps[0], replicas)[:, :, 1:], ops.unfold(maps[1], replicas)], 2).flatten(1, 2)
-    assert torch.equal(stretch(joined, replicas, 1, 5), middle)
 
 
 def test_factors_of_several_decisions_are_theirs_in_turn():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bench import ops
+from bench.layout import first_part, with_bypass
 from bench.spaces.base import discretise
 from bench.supernet import nb201, one_shot
 from searchers import darts, pc_darts
@@ -53,22 +53,21 @@ def test_all_channels_are_darts_with_edge_normalisation_to_the_bit(space: str) -
         labs.same(labs.outcome(searcher, labs.drive(searcher, lab, 0, 1)), found[1])
 
 
-def test_shuffle_has_an_inverse_and_interleaves_within_a_replica() -> None:
-    x = torch.arange(2 * 2 * 12, dtype=torch.float64).reshape(2, 24, 1, 1)
-    for parts in (1, 2, 3, 4, 6):
-        shuffled = ops.shuffle(x, 2, parts)
-        assert torch.equal(ops.shuffle(shuffled, 2, 12 // parts), x)
-    assert ops.shuffle(x, 2, 4)[0, :12, 0, 0].tolist() == [0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11]
-    assert ops.shuffle(x, 2, 4)[0, 12:, 0, 0].tolist() == [12, 15, 18, 21, 13, 16, 19, 22, 14, 17, 20, 23]
-    assert torch.equal(ops.shuffle(x, 2, 1), x)
+def test_bypassed_channels_are_shuffled_with_those_that_were_mixed_within_a_replica() -> None:
+    x = torch.arange(2 * 24, dtype=torch.float64).reshape(2, 24, 1, 1)  # 2 replicas of 12 channels
+    for parts in (1, 2, 3, 4, 6, 12):
+        out = with_bypass(first_part(x, 2, parts), x, 2, parts)
+        shuffled = x.reshape(2, 2, parts, 12 // parts, 1, 1).transpose(2, 3).reshape(x.shape)
+        assert torch.equal(out, shuffled)
+    assert with_bypass(first_part(x, 2, 4), x, 2, 4)[0, :12, 0, 0].tolist() == [0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11]
 
 
 def test_bypassed_channels_arrive_as_they_were_and_only_a_part_is_mixed() -> None:
     x, other = (torch.randn(2, 16, 3, 3, generator=labs.rng(seed), dtype=torch.float64) for seed in (1, 2))
-    mixed = other.unflatten(1, (2, 8))[:, :, :2].flatten(1, 2)  # K = 4 of 8 channels, 2 replicas
-    out = ops.unfold(ops.shuffle(ops.with_bypass(mixed, x, 2, 4), 2, 2), 2)  # unshuffled
-    assert torch.equal(out[:, :, 2:], ops.unfold(x, 2)[:, :, 2:])
-    assert torch.equal(out[:, :, :2], ops.unfold(mixed, 2))
+    mixed = first_part(other, 2, 4)  # K = 4 of 8 channels, 2 replicas
+    parts = with_bypass(mixed, x, 2, 4).unflatten(1, (2, 2, 4))  # replicas, channels of a part, parts
+    assert torch.equal(parts[:, :, :, 1:].transpose(2, 3), x.unflatten(1, (2, 4, 2))[:, :, 1:])
+    assert torch.equal(parts[:, :, :, 0], other.unflatten(1, (2, 8))[:, :, :2])
 
 
 @pytest.mark.parametrize("parts", [1, 2])

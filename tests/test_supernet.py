@@ -37,6 +37,17 @@ from searchers.base import Batch, Choices, ForwardInputs, Supernet, SupernetOpti
 PARAMETERS = {"s1": 1_101_402, "s2": 1_101_402, "s3": 1_509_594, "nb201": 1_692_698}
 
 
+@pytest.fixture(params=[0, common.SMALL], ids=["for those that use it", "for all"])
+def computed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an option that some replicas use is computed for."""
+    monkeypatch.setattr(common, "SMALL", request.param)
+
+
+@pytest.fixture
+def computed_where_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common, "SMALL", 0)
+
+
 def built(name: str, **options) -> Supernet:
     space = bench.spaces.get(name)
     return space.supernet(space.published, 1, SupernetOptions(**options))
@@ -85,8 +96,7 @@ def gradients(network, images: Tensor, choices: Choices, onto: Tensor):
     out = network(images, Choices(weights, choices.active))
     tensors = {**dict(network.named_parameters()), **weights}
     found = torch.autograd.grad((out * onto).sum(), list(tensors.values()), allow_unused=True)
-    filled = [torch.zeros_like(t) if g is None else g for t, g in zip(tensors.values(), found, strict=True)]
-    return out.detach(), dict(zip(tensors, filled, strict=True))
+    return out.detach(), dict(zip(tensors, filled(found, list(tensors.values())), strict=True))
 
 
 # Equality with networks written out
@@ -199,6 +209,7 @@ def choices_of(name: str, kind: str, replicas: int) -> Choices:
     return Choices(weights, random_active(groups, 3, replicas, seed=2) if kind == "active" else None)
 
 
+@pytest.mark.usefixtures("computed")
 @pytest.mark.parametrize("kind", ["shared", "per cell", "active", "discrete"])
 @pytest.mark.parametrize("name", SPACES)
 def test_stacked_replicas_are_those_alone(name: str, kind: str):
@@ -214,6 +225,7 @@ def test_stacked_replicas_are_those_alone(name: str, kind: str):
             torch.testing.assert_close(stacked, values, rtol=1e-9, atol=1e-10, msg=lambda m, key=key: f"{key}: {m}")
 
 
+@pytest.mark.usefixtures("computed")
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("name", SPACES)
 def test_inactive_is_weight_zero_without_the_work(name: str, parts: int):
@@ -296,26 +308,47 @@ def test_cells_that_choose_the_same_share_and_others_differ(name: str):
 
 
 def called(network, images: Tensor, choices: Choices) -> dict[str, list[int]]:
-    """The replicas every convolution was computed for."""
+    """The replicas every convolution was computed for, by itself or as one with others."""
+    paths = {module: path for path, module in network.named_modules() if isinstance(module, layers.Conv)}
     calls: dict[str, list[int]] = {}
+    joined = layers._convolved
 
-    def remember(path: str):
-        def hook(module, args):
-            rows = args[2] if len(args) > 2 else None
-            assert path not in calls
-            calls[path] = list(range(len(module.weight))) if rows is None else rows.tolist()
+    def remember(module: layers.Conv, rows: Tensor | None) -> None:
+        assert paths[module] not in calls
+        calls[paths[module]] = list(range(len(module.weight))) if rows is None else rows.tolist()
 
-        return hook
+    def together(modules, *args):
+        for module in modules:
+            remember(module.conv, None)
+        return joined(modules, *args)
 
-    handles = [
-        module.register_forward_pre_hook(remember(path))
-        for path, module in network.named_modules()
-        if isinstance(module, layers.Conv)
-    ]
-    network(images, choices)
+    def hook(module, args):
+        remember(module, args[2] if len(args) > 2 else None)
+
+    handles = [module.register_forward_pre_hook(hook) for module in paths]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "_convolved", together)
+        network(images, choices)
     for handle in handles:
         handle.remove()
     return calls
+
+
+def products(network, choices: Choices, onto: Tensor, inputs: ForwardInputs) -> list[Tensor]:
+    """Outputs, gradients, and a product with the Hessian; zeros where nothing was computed."""
+    weights = requires_grad(choices.weights)
+    out = network(pictures(3), Choices(weights, choices.active), inputs)
+    tensors = [*weights.values(), *network.parameters()]
+    first = filled(
+        torch.autograd.grad((out * onto).square().sum(), tensors, create_graph=True, allow_unused=True), tensors
+    )
+    along = sum((g * normal(*g.shape, seed=7)).sum() for g in first)
+    second = filled(torch.autograd.grad(along, tensors, allow_unused=True), tensors)
+    return [tensor.detach() for tensor in (out, *first, *second)]
+
+
+def filled(found: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.zeros_like(t) if g is None else g for g, t in zip(found, like, strict=True)]
 
 
 def used_by(network, live, path: str) -> list[int]:
@@ -328,6 +361,7 @@ def used_by(network, live, path: str) -> list[int]:
     return np.flatnonzero(used).tolist()
 
 
+@pytest.mark.usefixtures("computed_where_used")
 @pytest.mark.parametrize("kind", ["active", "discrete"])
 @pytest.mark.parametrize("name", SPACES)
 def test_convolutions_are_computed_for_who_uses_them(name: str, kind: str):
@@ -340,10 +374,56 @@ def test_convolutions_are_computed_for_who_uses_them(name: str, kind: str):
         assert calls.get(path, []) == used_by(network, live, f"{path}.weight"), path
         left_out += path not in calls
     assert left_out
-    not_called = set(convolutions) - set(called(network, pictures(3), Choices(choices.weights)))
-    assert all(path.startswith("cell.") for path in not_called)  # these may be computed as one
+    everything = called(network, pictures(3), Choices(choices.weights))
+    assert everything == {key: [0, 1, 2] for key in everything}
+    assert set(everything) == set(convolutions)
 
 
+@pytest.mark.parametrize("kind", ["active", "discrete"])
+@pytest.mark.parametrize("name", SPACES)
+def test_small_convolutions_that_some_use_are_computed_for_all(name: str, kind: str):
+    network, choices = supernet(name, 3), choices_of(name, kind, 3)
+    live = network.live(choices.active)
+    convolutions = [path for path, module in network.named_modules() if isinstance(module, layers.Conv)]
+    used = [path for path in convolutions if used_by(network, live, f"{path}.weight")]
+    assert 0 < len(used) < len(convolutions)
+    assert called(network, pictures(3), choices) == {key: [0, 1, 2] for key in used}
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_largest_map_decides_for_whom_an_option_is_computed(name: str, monkeypatch: pytest.MonkeyPatch):
+    network, choices, images = supernet(name, 3), choices_of(name, "active", 3), pictures(3)
+    numbers = network.stem.conv.weight.shape[:2].numel() * images[0, :, 0].numel()
+    found = []
+    for most in (numbers, numbers - 1):
+        monkeypatch.setattr(common, "SMALL", most)
+        found.append(called(network, images, choices))
+    assert all(rows == [0, 1, 2] for rows in found[0].values())
+    assert any(rows != [0, 1, 2] for rows in found[1].values())
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_an_observer_sees_maps_of_replicas_that_use_them(name: str):
+    network, choices, seen = supernet(name, 3), choices_of(name, "active", 3), []
+    network(pictures(3), choices, ForwardInputs(observe=seen.append))
+    assert any(map.rows is not None and len(map.rows) < 3 for map in seen)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("kind", ["active", "discrete"])
+@pytest.mark.parametrize("name", SPACES)
+def test_computed_for_all_is_computed_where_used(name: str, kind: str, twice: bool, monkeypatch: pytest.MonkeyPatch):
+    """Products with the Hessian in weights and parameters too."""
+    network, choices, onto = supernet(name, 3), choices_of(name, kind, 3), projection(3)
+    found = []
+    for most in (0, common.SMALL):
+        monkeypatch.setattr(common, "SMALL", most)
+        found.append(products(network, choices, onto, ForwardInputs(twice=twice)))
+    for mine, theirs in zip(*found, strict=True):
+        close(mine, theirs, 1e-8)
+
+
+@pytest.mark.usefixtures("computed_where_used")
 @pytest.mark.parametrize("kind", ["active", "discrete"])
 @pytest.mark.parametrize("name", SPACES)
 def test_unused_weights_are_not_read_and_their_gradient_is_zero(name: str, kind: str):
@@ -378,6 +458,7 @@ def moved(network, images: Tensor, weights: dict[str, Tensor]) -> dict[str, list
     return result
 
 
+@pytest.mark.usefixtures("computed")
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", SPACES)
 def test_a_parameter_moves_the_output_exactly_where_its_address_is_live(name: str, seed: int):
@@ -404,6 +485,7 @@ def network_alive(row: np.ndarray) -> bool:
     return bool(d or (a and e) or (b and f) or (a and c and f))
 
 
+@pytest.mark.usefixtures("computed_where_used")
 @pytest.mark.parametrize("name", ["toy", "s1", "nb201"])
 def test_poison_at_a_live_address_reaches_the_output(name: str):
     """Every replica has a parameter of its own spoilt, eight at once."""

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 import bench.spaces
 from bench.spaces.base import NetworkSize
+from bench.supernet import common
 from bench.supernet.nb201 import EDGES
 from searchers._optim import touched
-from searchers.base import Address, Choices, Group, SupernetOptions
+from searchers.base import Address, Choices, ForwardInputs, Group, SupernetOptions
 
 REPLICAS = 3
 
@@ -45,7 +46,9 @@ def gradients(network: nn.Module, choices: Choices) -> tuple[Tensor, dict[str, T
 
 
 @pytest.mark.parametrize("some", [False, True])
-def test_it_is_the_network_with_equal_weights(some: bool) -> None:
+@pytest.mark.parametrize("most", [0, common.SMALL])
+def test_it_is_the_network_with_equal_weights(some: bool, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common, "SMALL", most)
     shared, tied = networks()
     active = random_active(tied.groups, 3, REPLICAS, seed=2, chance=0.45) if some else None
     choices = Choices(mixture(tied.groups, REPLICAS, cells=3), active)
@@ -73,7 +76,8 @@ def test_every_operation_is_computed_once_a_node() -> None:
             for module in (*cell.conv1x1, *cell.conv3x3):
                 module.register_forward_hook(lambda _module, _inputs, _out, calls=calls: calls.append(1))
         weights = mixture(network.groups, REPLICAS)
-        network(pictures(REPLICAS), Choices(weights, {name: np.ones(w.shape, bool) for name, w in weights.items()}))
+        choices = Choices(weights, {name: np.ones(w.shape, bool) for name, w in weights.items()})
+        network(pictures(REPLICAS), choices, ForwardInputs(observe=lambda _map: None))  # nothing is computed as one
         assert len(calls) == 3 * 2 * expected
 
 

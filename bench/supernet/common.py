@@ -5,12 +5,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bench import ops
 from bench.mixture import Factors, columns
-from searchers.base import Choices, ForwardInputs, Group
+from searchers._hosted import constant
+from searchers.base import Active, Choices, ForwardInputs, Group
+
+SMALL = 2**16
+"""The most numbers of a map for which an option that some replicas use is computed for all."""
 
 Array = TypeVar("Array", Tensor, np.ndarray)
 Made = TypeVar("Made")
@@ -105,6 +110,29 @@ def width(channels: int, parts: int) -> int:
     if parts < 1 or channels % parts:
         raise ValueError(f"expected partial_channels to divide the {channels} channels of a cell, got {parts}")
     return channels // parts
+
+
+def as_computed(choices: Choices, live: Active | None, numbers: int, inputs: ForwardInputs) -> Choices:
+    """Return the choices as a pass computes them.
+
+    Where maps are small, taking and placing the channels of some replicas costs more than computing an option for all
+    of them: there it is computed for all, and its weight is a constant zero for those that leave it out. What no
+    replica uses is not computed. An observer sees an option's maps of the replicas that use it only.
+
+    Args:
+        choices: as the searcher has made them.
+        live: the active options whose output reaches the head; None where all are computed.
+        numbers: of the largest map of an option, of all replicas.
+        inputs: of the pass.
+    """
+    if live is None or inputs.observe is not None or numbers > SMALL:
+        return Choices(choices.weights, live)
+    wide: Active = {name: np.broadcast_to(mask.any(1, keepdims=True), mask.shape) for name, mask in live.items()}
+    weights = dict(choices.weights)
+    for name, mask in live.items():
+        if not np.array_equal(mask, wide[name]):
+            weights[name] = torch.where(constant(mask, weights[name].device), weights[name], 0)
+    return Choices(weights, None if all(mask.all() for mask in wide.values()) else wide)
 
 
 def with_auxiliary(

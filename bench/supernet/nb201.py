@@ -6,7 +6,7 @@ them, and a head. A cell has nodes 0..3 and six edges; a node is the sum over it
 operations. Convolutions have a bias because their normalisation is not affine (the authors' search mode).
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench import layers, ops
-from bench.supernet.common import CellChoices, NetworkSize, check, check_auxiliary, width, with_auxiliary
+from bench.layout import first_part, with_bypass
+from bench.supernet.common import CellChoices, NetworkSize, as_computed, check, check_auxiliary, width, with_auxiliary
 from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -50,13 +51,14 @@ class Cell(nn.Module):
 
     def _leaving(self, source: int, x: ops.Folded, replicas: int, choices: CellChoices) -> dict[int, ops.Folded]:
         """Return the mixed operations of every edge out of a node, which act on a part of its channels."""
-        flow, edges, part = choices.flow(replicas), _outgoing(source), ops.first_part(x, replicas, self.parts)
+        flow, edges, part = choices.flow(replicas), _outgoing(source), first_part(x, replicas, self.parts)
         if not self.shared and choices.choices.active is None and flow.observe is None:
             return self._all_mixed(edges, part, choices, flow)
         if self.shared:
             terms = dict.fromkeys(edges, self._shared_operations(source, part, flow, choices))
         else:
-            terms = {edge: self._operations(edge, part, flow) for edge in edges}
+            own = {edge: self._operations(edge, part, flow) for edge in edges}
+            terms = own if flow.observe is not None else self._with_given(own, part, choices, flow)
         return {edge: self._mixed(edge, terms[edge], part, choices) for edge in edges}
 
     def _all_mixed(
@@ -64,7 +66,7 @@ class Cell(nn.Module):
     ) -> dict[int, ops.Folded]:
         """Return the mixtures of all operations: each kind of convolution as one, skip and pooling once."""
         positive, maps = F.relu(part), [part, ops.average_pool(part)]
-        kinds = [[cast(layers.ConvNorm, every[edge]) for edge in edges] for every in (self.conv1x1, self.conv3x3)]
+        kinds = [_of(every, edges) for every in (self.conv1x1, self.conv3x3)]
         channels = part.shape[1] // flow.replicas
         scales = choices.once("op", (edges[0], channels), lambda weights: _scales(weights, edges, channels))
         heavy = [
@@ -89,6 +91,31 @@ class Cell(nn.Module):
             conv(self.conv3x3[place]),
             lambda rows: ops.average_pool(ops.pick(part, replicas, rows)),
         ]
+
+    def _with_given(
+        self, own: dict[int, list[ops.Term]], part: ops.Folded, choices: CellChoices, flow: ops.Flow
+    ) -> dict[int, list[ops.Term]]:
+        """Return the operations of the edges out of a node, where those that all replicas use are there already.
+
+        Each kind of convolution is computed as one, pooling once.
+        """
+        active = choices.active("op")
+        assert active is not None
+        terms = {edge: list(operations) for edge, operations in own.items()}
+
+        def give(option: int, compute: Callable[[list[int]], Sequence[ops.Folded]]) -> None:
+            edges = [edge for edge in own if active[:, edge, option].all()]
+            for edge, maps in zip(edges, compute(edges) if edges else (), strict=True):
+                terms[edge][option - SKIP] = ops.Given(maps, flow.replicas)
+
+        def convolved(every: nn.ModuleList) -> Callable[[list[int]], Sequence[ops.Folded]]:
+            return lambda edges: layers.apart(modules := _of(every, edges), layers.together(modules, positive, flow))
+
+        positive = F.relu(part)
+        give(CONV1X1, convolved(self.conv1x1))
+        give(CONV3X3, convolved(self.conv3x3))
+        give(POOL, lambda edges: [ops.average_pool(part)] * len(edges))
+        return terms
 
     def _shared_operations(self, source: int, part: ops.Folded, flow: ops.Flow, choices: CellChoices) -> list[ops.Term]:
         """Return the operations on a node, each computed once for all edges out of it."""
@@ -116,7 +143,7 @@ class Cell(nn.Module):
         keep, shift = choices.keep("op", edge), choices.shift("op", edge)
         mixed = mixed if keep is None else ops.mask(mixed, keep)
         mixed = mixed if shift is None else ops.shifted(mixed, shift)
-        mixed = mixed if self.parts == 1 else ops.with_bypass(mixed, x, replicas, self.parts)
+        mixed = mixed if self.parts == 1 else with_bypass(mixed, x, replicas, self.parts)
         return with_auxiliary(mixed, x, choices)
 
 
@@ -137,6 +164,10 @@ class Residual(nn.Module):
 
 def _conv(replicas: int, channels: int, side: int) -> layers.ConvNorm:
     return layers.ConvNorm(layers.Conv(replicas, (channels, channels, side), bias=True), affine=False)
+
+
+def _of(modules: nn.ModuleList, edges: list[int]) -> list[layers.ConvNorm]:
+    return [cast(layers.ConvNorm, modules[edge]) for edge in edges]
 
 
 def _scales(
@@ -188,8 +219,8 @@ class NB201Supernet(nn.Module):
         replicas = images.shape[0]
         check(choices, self.groups, self.cells, replicas)
         check_auxiliary(inputs, self.auxiliary)
-        active = None if choices.active is None else self.live(choices.active)
-        choices = Choices(choices.weights, active)
+        live = None if choices.active is None else self.live(choices.active)
+        choices = as_computed(choices, live, layers.numbers(self.stem, images), inputs)
         flow, made = ops.flow_of(inputs, replicas), dict[Hashable, Any]()
         x = self.stem(ops.entering(images, inputs, self.classifier.weight), flow)
         for index, cell in enumerate(self.cell):

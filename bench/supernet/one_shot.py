@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench import layers, ops
-from bench.layout import innermost, per_channel
+from bench.layout import first_part, innermost, per_channel, side_by_side, with_bypass
 from bench.mixture import Factors, columns
-from bench.supernet.common import CellChoices, NetworkSize, check, check_auxiliary, width, with_auxiliary
+from bench.supernet.common import CellChoices, NetworkSize, as_computed, check, check_auxiliary, width, with_auxiliary
 from searchers._hosted import constant
 from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
 
@@ -47,16 +47,25 @@ class Cell(nn.Module):
         return self._output(out, states, replicas, choices)
 
     def _projections(self, x: ops.Folded, replicas: int, choices: CellChoices) -> list[ops.Term]:
-        """Return the projections of the cell's input for every node and the output; as one where all are computed."""
+        """Return the projections of the cell's input for every node and the output; as one those of all replicas."""
         modules, flow = [*self.project, self.project_out], choices.flow(replicas)
-        if choices.choices.active is None:
-            parts = layers.apart(modules, flow.relu(layers.together(modules, x, flow)))
-            return [ops.Given(part, replicas) for part in parts]
 
         def term(module: nn.Module) -> ops.Term:
             return lambda rows: flow.relu(module(ops.pick(x, replicas, rows), flow, rows), rows)
 
-        return [term(module) for module in modules]
+        whole = [module for index, module in enumerate(modules) if self._projected(index, choices)]
+        parts = layers.apart(whole, flow.relu(layers.together(whole, x, flow))) if whole else []
+        given = {module: ops.Given(part, replicas) for module, part in zip(whole, parts, strict=True)}
+        return [given.get(module) or term(module) for module in modules]
+
+    def _projected(self, index: int, choices: CellChoices) -> bool:
+        """Return whether every replica uses a projection: that of a node, or the last, of the output."""
+        group = f"in_{index + 1}" if index < self.nodes else "out"
+        if choices.choices.active is None or group in choices.choices.active:
+            active = choices.active(group)
+            return active is None or bool(active[:, 0, 0].all())
+        active = choices.active("op")
+        return active is None or bool(active[:, index].any(-1).all())
 
     def _sum(self, node: int, terms: list[ops.Term], choices: CellChoices, flow: ops.Flow) -> ops.Folded | None:
         """Return the sum of a node's parents; without a choice every parent counts 1, if the node is used."""
@@ -71,7 +80,7 @@ class Cell(nn.Module):
         return ops.mix(terms, ops.Row(weight.new_ones(used.shape), used), flow)
 
     def _operation(self, node: int, z: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
-        part = ops.first_part(z, replicas, self.parts)
+        part = first_part(z, replicas, self.parts)
         flow = choices.flow(replicas)
 
         def conv(module: nn.Module) -> ops.Term:
@@ -87,12 +96,12 @@ class Cell(nn.Module):
         keep, shift = choices.keep("op", node - 1), choices.shift("op", node - 1)
         mixed = mixed if keep is None else ops.mask(mixed, keep)
         mixed = mixed if shift is None else ops.shifted(mixed, shift)
-        mixed = mixed if self.parts == 1 else ops.with_bypass(mixed, z, replicas, self.parts)
+        mixed = mixed if self.parts == 1 else with_bypass(mixed, z, replicas, self.parts)
         return with_auxiliary(mixed, z, choices)
 
     def _output(self, project: ops.Term, states: list[ops.Folded], replicas: int, choices: CellChoices) -> ops.Folded:
         active = choices.active("out")
-        joined, flow = ops.side_by_side(states, replicas), choices.flow(replicas)
+        joined, flow = side_by_side(states, replicas), choices.flow(replicas)
         if active is None:
             factors = choices.once("out", ("output", self.channels), lambda weights: self._factors(weights[:, 0]))
             return flow.kernels.mixture(factors, [project(None), joined])
@@ -146,8 +155,8 @@ class OneShotSupernet(nn.Module):
         replicas = images.shape[0]
         check(choices, self.groups, self.cells, replicas)
         check_auxiliary(inputs, self.auxiliary)
-        active = None if choices.active is None else self.live(choices.active)
-        choices = Choices(choices.weights, active)
+        live = None if choices.active is None else self.live(choices.active)
+        choices = as_computed(choices, live, layers.numbers(self.stem, images), inputs)
         flow, made = ops.flow_of(inputs, replicas), dict[Hashable, Any]()
         x = flow.relu(self.stem(ops.entering(images, inputs, self.classifier.weight), flow))
         for index, cell in enumerate(self.cell):
