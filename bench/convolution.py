@@ -33,7 +33,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from bench.layout import innermost, unset
+from bench.layout import channels_innermost, innermost, unset
 
 Maps = Float[Tensor, "n _channels _h _w"]
 Kernels = Float[Tensor, "out _into side side"]
@@ -116,7 +116,7 @@ def torch_convolution(x: Maps, kernels: Kernels, bias: Channels | None, geometry
 def _is_small_product(x: Maps, kernels: Kernels, geometry: Geometry) -> bool:
     """Return whether a convolution is one product of matrices, and cheaper so."""
     pointwise = geometry == Geometry(stride=1, padding=0, groups=1) and kernels.shape[2:].numel() == 1
-    return pointwise and x.device.type == "cpu" and x.numel() <= SMALL
+    return pointwise and channels_innermost(x.device) and x.numel() <= SMALL
 
 
 def _product(x: Maps, kernels: Kernels, bias: Channels | None) -> Maps:

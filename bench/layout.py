@@ -17,21 +17,26 @@ Folded = Float[Tensor, "n _rc _h _w"]
 Rows = Int[Tensor, " rows"] | None
 
 
+def channels_innermost(device: torch.device) -> bool:
+    """Return whether maps have their channels innermost on a device; measured on a CPU, not on a GPU."""
+    return device.type == "cpu"
+
+
 def fold(images: Float[Tensor, "replicas n c h w"]) -> Folded:
     """Lay replicas out as groups of channels."""
-    if images.device.type != "cpu":
+    if not channels_innermost(images.device):
         return images.transpose(0, 1).flatten(1, 2)
     return images.permute(1, 3, 4, 0, 2).flatten(3).permute(0, 3, 1, 2)
 
 
 def innermost(x: Folded) -> Folded:
     """Return the map as kernels want it on its device: channels innermost on a CPU."""
-    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+    return x.contiguous(memory_format=torch.channels_last) if channels_innermost(x.device) else x
 
 
 def unset(shape: Sequence[int], like: Folded) -> Folded:
     """Return a map of a shape whose values mean nothing."""
-    order = torch.channels_last if like.device.type == "cpu" else torch.contiguous_format
+    order = torch.channels_last if channels_innermost(like.device) else torch.contiguous_format
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=order)
 
 
@@ -56,7 +61,7 @@ def channels_of(rows: Int[Tensor, " rows"], channels: int) -> Int[Tensor, " rows
 
 def take(x: Folded, channels: Int[Tensor, " taken"]) -> Folded:
     """Return some channels, in their order."""
-    if x.device.type != "cpu":
+    if not channels_innermost(x.device):
         return x.index_select(1, channels)
     pixels = x.permute(0, 2, 3, 1)
     return pixels.flatten(0, 2).index_select(1, channels).unflatten(0, pixels.shape[:3]).permute(0, 3, 1, 2)
@@ -66,7 +71,7 @@ def place(parts: Folded, rows: Int[Tensor, " rows"], replicas: int) -> Folded:
     """Return maps of all replicas: the sum of the parts of each, whose replicas `rows` names; zero without one."""
     width = parts.shape[1] // len(rows)
     channels = channels_of(rows, width)
-    if parts.device.type != "cpu":
+    if not channels_innermost(parts.device):
         shape = (parts.shape[0], replicas * width, *parts.shape[2:])
         return parts.new_zeros(shape).index_add(1, channels, parts)
     pixels = parts.permute(0, 2, 3, 1)
@@ -85,7 +90,7 @@ def side_by_side(maps: Sequence[Folded], replicas: int) -> Folded:
         return maps[0]
     if replicas == 1:
         return torch.cat(list(maps), 1)
-    if maps[0].device.type != "cpu":
+    if not channels_innermost(maps[0].device):
         return torch.cat([unfold(x, replicas) for x in maps], 2).flatten(1, 2)
     pixels = [x.permute(0, 2, 3, 1).unflatten(3, (replicas, -1)) for x in maps]
     return torch.cat(pixels, 4).flatten(3).permute(0, 3, 1, 2)
@@ -98,7 +103,7 @@ def first_part(x: Folded, replicas: int, parts: int) -> Folded:
     width = x.shape[1] // replicas // parts
     if replicas == 1:
         return x[:, :width]
-    if x.device.type != "cpu":
+    if not channels_innermost(x.device):
         return unfold(x, replicas)[:, :, :width].flatten(1, 2)
     return x.permute(0, 2, 3, 1).unflatten(3, (replicas, -1))[..., :width].flatten(3).permute(0, 3, 1, 2)
 
@@ -107,7 +112,7 @@ def split(x: Folded, replicas: int, widths: Sequence[int]) -> list[Folded]:
     """Return adjoining stretches of the channels of each replica; those of a single one are views."""
     if replicas == 1:
         return list(x.split(list(widths), 1))
-    if x.device.type != "cpu":
+    if not channels_innermost(x.device):
         return [part.flatten(1, 2) for part in unfold(x, replicas).split(list(widths), 2)]
     parts = x.permute(0, 2, 3, 1).unflatten(3, (replicas, -1)).split(list(widths), 4)
     return [part.flatten(3).permute(0, 3, 1, 2) for part in parts]
@@ -119,7 +124,7 @@ def with_bypass(mixed: Folded, x: Folded, replicas: int, parts: int) -> Folded:
     Of so many equal parts of x the first was mixed. Shuffled, the first channels of all parts come first, then the
     second ones, and so on, within each replica.
     """
-    if x.device.type != "cpu":
+    if not channels_innermost(x.device):
         bypass = unfold(x, replicas).unflatten(2, (parts, -1))[:, :, 1:].transpose(2, 3)
         return torch.cat([unfold(mixed, replicas)[:, :, :, None], bypass], 3).flatten(1, 3)
     bypass = x.permute(0, 2, 3, 1).unflatten(3, (replicas, parts, -1))[..., 1:, :].mT

@@ -337,7 +337,7 @@ def called(network, images: Tensor, choices: Choices) -> dict[str, list[int]]:
 def products(network, choices: Choices, onto: Tensor, inputs: ForwardInputs) -> list[Tensor]:
     """Outputs, gradients, and a product with the Hessian; zeros where nothing was computed."""
     weights = requires_grad(choices.weights)
-    out = network(pictures(3), Choices(weights, choices.active), inputs)
+    out = network(pictures(len(onto)), Choices(weights, choices.active), inputs)
     tensors = [*weights.values(), *network.parameters()]
     first = filled(
         torch.autograd.grad((out * onto).square().sum(), tensors, create_graph=True, allow_unused=True), tensors
