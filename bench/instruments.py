@@ -70,13 +70,15 @@ class Instruments:
         probes, noise = curvature_probes(lab, legacy), lab.stream("curvature", epoch)
         with clock.curvature():
             found = curvature.measure(self.searcher, probes, self.vectors, noise, spec.curvature, whole)
-            besides = self._native(probes.fixed) if whole else [{}] * lab.replicas
+            besides = self._native(probes) if whole else [{}] * lab.replicas
         self.vectors = found.vectors
         return _present("curvature", [{**one, **more} for one, more in zip(found.records, besides, strict=True)])
 
-    def _native(self, probe: Batch) -> Fields:
+    def _native(self, probes: curvature.Probes) -> Fields:
         settings = self.spec.native
-        return [{}] * self.lab.replicas if settings is None else native.measure(self.searcher, probe, settings)
+        if settings is None:
+            return [{}] * self.lab.replicas
+        return native.measure(self.searcher, probes.fixed, settings, probes.together)
 
     def _why_no_curvature(self, epoch: int) -> str | None:
         spec = self.spec

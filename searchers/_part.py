@@ -5,13 +5,13 @@ not be measured together. Replicas are independent, so a part has the numbers of
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from searchers.base import Batch, Choices, Logits, Searcher, Supernet
+from searchers.base import Batch, Choices, ForwardInputs, Logits, Native, Searcher, Supernet
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,19 @@ class Part:
 
     def relax(self, logits: Logits) -> Choices:
         """Return the mixing weights of these replicas, whatever the others' are."""
-        whole = self.searcher.logits()
-        first, last = self.rows.start, self.rows.stop
-        moved = {name: torch.cat([whole[name][:first], value, whole[name][last:]]) for name, value in logits.items()}
-        return _rows(self.searcher.relax(moved), self.rows)
+        return _rows(self.searcher.relax(self._among_all(logits)), self.rows)
+
+    def sampled(self, native: Native, logits: Logits, number: int) -> tuple[Choices, ForwardInputs]:
+        """Return what these replicas have of a sample of the searcher's own loss."""
+        choices, inputs = native.draw(self._among_all(logits), number)
+        return _rows(choices, self.rows), replace(
+            inputs, keep=_tables(inputs.keep, self.rows), shift=_tables(inputs.shift, self.rows)
+        )
+
+    def _among_all(self, logits: Logits) -> Logits:
+        """Return the logits of all replicas, in which these have the given ones."""
+        whole, first, last = self.searcher.logits(), self.rows.start, self.rows.stop
+        return {name: torch.cat([whole[name][:first], value, whole[name][last:]]) for name, value in logits.items()}
 
     def of(self, batch: Batch) -> Batch:
         """Return what these replicas see of a batch."""
@@ -69,8 +78,11 @@ def parts(searcher: Searcher, replicas: int, together: int | None) -> Iterator[P
 
 
 def _rows(choices: Choices, rows: slice) -> Choices:
+    weights = {name: table[:, rows] for name, table in choices.weights.items()}
     active = choices.active
-    return Choices(
-        {name: table[:, rows] for name, table in choices.weights.items()},
-        None if active is None else {name: mask[:, rows] for name, mask in active.items()},
-    )
+    return Choices(weights, None if active is None else {name: mask[:, rows] for name, mask in active.items()})
+
+
+def _tables(tables: Mapping[str, Tensor] | None, rows: slice) -> Mapping[str, Tensor] | None:
+    """Return these replicas' part of tables "cells replicas ..."."""
+    return None if tables is None else {name: table[:, rows] for name, table in tables.items()}

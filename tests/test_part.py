@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from bench.instruments import curvature_probes
-from bench.metrics import curvature
-from searchers import _early_stop
+from bench.metrics import curvature, native
+from bench.metrics.native import NativeSettings
+from searchers import _early_stop, gdas
 from searchers._bilevel import Bilevel
 from searchers._part import parts
 from searchers.entry import Method
@@ -39,6 +40,37 @@ def test_every_method_is_measured_in_parts_as_at_once(method: Method) -> None:
         for record, expected in zip(other.records, found[0].records, strict=True):
             for name in ("lambda_dominant", "lambda_simplex", "lambda_legacy", "spectrum", "loss", "gradient_norm"):
                 assert record[name] == rounded(expected[name]), name
+
+
+SAMPLERS = ("gdas", "snas")
+SAMPLING = {
+    "gdas": lambda lab: gdas.build(gdas.ONE_SHOT, lab),
+    "gdas, shifted": lambda lab: gdas.build(dataclasses.replace(gdas.ONE_SHOT, gradient="constant_map"), lab),
+    "snas": lambda lab: labs.start(METHODS["snas"], lab),
+}
+
+
+@pytest.mark.parametrize("space", ["toy", "s1"])
+@pytest.mark.parametrize("name", SAMPLING)
+def test_the_loss_that_a_method_samples_is_measured_in_parts_as_at_once(name: str, space: str) -> None:
+    lab = labs.make(space, SEEDS)
+    searcher = SAMPLING[name](lab)
+    labs.drive(searcher, lab, 0, 1)
+    widths: list[int] = []
+    searcher.supernet.stem.register_forward_pre_hook(lambda _m, inputs: widths.append(inputs[0].shape[1] // 3))
+    expected = native.measure(searcher, lab.feed.probe(8), NativeSettings(2))
+    assert set(widths) == {3}
+    for together in (2, 1):
+        widths.clear()
+        found = native.measure(searcher, lab.feed.probe(8), NativeSettings(2), together)
+        assert max(widths) == together
+        for row, all_at_once in zip(found, expected, strict=True):
+            assert row == {field: rounded(value) for field, value in all_at_once.items()}
+
+
+def test_these_are_all_methods_that_sample() -> None:
+    lab = labs.make("toy", SEEDS)
+    assert [name for name, one in METHODS.items() if native.loss_of(labs.start(one, lab))] == list(SAMPLERS)
 
 
 @pytest.mark.parametrize(("together", "expected"), [(None, [4]), (9, [4]), (3, [2, 2]), (2, [2, 2]), (1, [1] * 4)])

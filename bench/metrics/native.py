@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bench.metrics.curvature import Loss, choices_loss, largest
 from searchers import _curvature
+from searchers._part import Part, parts
 from searchers.base import Batch, Logits, Native, Sampling, Searcher
 
 
@@ -34,32 +35,48 @@ def loss_of(searcher: Searcher) -> Native | None:
     return searcher.native if isinstance(searcher, Sampling) and searcher.no_curvature is None else None
 
 
-def measure(searcher: Searcher, probe: Batch, settings: NativeSettings) -> list[dict[str, Any]]:
-    """Return the fields of every replica, none where the method samples nothing; nothing of the searcher changes."""
-    native, logits = loss_of(searcher), searcher.logits()
+def measure(
+    searcher: Searcher, probe: Batch, settings: NativeSettings, together: int | None = None
+) -> list[dict[str, Any]]:
+    """Return the fields of every replica, none where the method samples nothing; nothing of the searcher changes.
+
+    Args:
+        searcher: one whose λ is defined, or not: then there are no fields.
+        probe: that of λ.
+        settings: see there.
+        together: most replicas that are measured at once, None: all.
+    """
+    native = loss_of(searcher)
     if native is None:
         return [{} for _ in probe.labels]
-    frame = _curvature.complement(_curvature.null_basis(logits, searcher.shift_invariant))
+    measured = (_of_part(part, native, probe, settings) for part in parts(searcher, len(probe.labels), together))
+    return [row for rows in measured for row in rows]
+
+
+def _of_part(part: Part, native: Native, probe: Batch, settings: NativeSettings) -> list[dict[str, Any]]:
+    logits = part.logits()
+    frame = _curvature.complement(_curvature.null_basis(logits, part.shift_invariant))
     with _curvature.exact_arithmetic():
-        found = [_of_draw(_sampled(searcher, native, probe, draw), logits, frame) for draw in range(settings.draws)]
-    hessians, losses = (torch.stack(parts) for parts in zip(*found, strict=True))
+        losses = (_sampled(part, native, part.of(probe), draw) for draw in range(settings.draws))
+        found = [_of_draw(loss, logits, frame) for loss in losses]
+    hessians, values = (torch.stack(each) for each in zip(*found, strict=True))
     single = torch.stack([largest(_curvature.spectrum(one)) for one in hessians])
     columns = {
         "lambda_native": largest(_curvature.spectrum(hessians.mean(0))),
         "lambda_native_mean": single.mean(0),
         "lambda_native_std": single.std(0, correction=0),
-        "native_loss": losses.mean(0),
+        "native_loss": values.mean(0),
     }
-    rows = {name: values.tolist() for name, values in columns.items()}
-    return [{name: values[replica] for name, values in rows.items()} for replica in range(len(probe.labels))]
+    rows = {name: column.tolist() for name, column in columns.items()}
+    return [{name: column[i] for name, column in rows.items()} for i in range(values.shape[1])]
 
 
-def _sampled(searcher: Searcher, native: Native, probe: Batch, number: int) -> Loss:
+def _sampled(part: Part, native: Native, probe: Batch, number: int) -> Loss:
     """Return the loss of one draw as a function of the logits."""
 
     def loss(logits: Logits) -> Float[Tensor, " replicas"]:
-        choices, inputs = native.draw(logits, number)
-        return choices_loss(searcher, probe, inputs)(choices)
+        choices, inputs = part.sampled(native, logits, number)
+        return choices_loss(part, probe, inputs)(choices)
 
     return loss
 
