@@ -11,7 +11,9 @@ from searchers.registry import METHODS
 TIGHT = curvature.CurvatureSettings(tolerance=1e-8)
 
 
-@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize(
+    "space", [pytest.param(name, marks=pytest.mark.slow if name in {"s2", "s3"} else ()) for name in SPACES]
+)
 def test_power_iteration_agrees_with_the_exact_hessian(space: str) -> None:
     lab = labs.make(space, seeds=(3, 8))
     searcher = METHODS["darts"].build(METHODS["darts"].settings(), lab)
