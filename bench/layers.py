@@ -85,8 +85,8 @@ class ConvNorm(nn.Module):
         return self.norm(flow.show("convolution", self.conv(x, flow, rows), rows), flow, rows)
 
 
-def numbers(conv: ConvNorm, images: Float[Tensor, "replicas n c h w"]) -> int:
-    """Return how many numbers the maps of a convolution of stride 1 have, of all replicas."""
+def size_of_maps(conv: ConvNorm, images: Float[Tensor, "replicas n c h w"]) -> int:
+    """Return how many numbers a convolution of stride 1 makes of images, of all replicas."""
     replicas, out = conv.conv.weight.shape[:2]
     return int(replicas) * int(out) * images[0, :, 0].numel()
 

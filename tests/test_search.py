@@ -249,7 +249,7 @@ def diverging(method: Method, replica: int) -> Method:
 
 
 LEAVE_OUT = ("gdas", "entrannas_dst", "sgas", "sgas_2", "dsnas", "dso_nas", "darts_pt")
-"""What they compute depends on the logits of all replicas: an option is left out where none has it. A sum with another
+"""What they compute depends on the choices of all replicas: an option is left out where none has it. A sum with another
 option of weight zero rounds otherwise, so the others of a stack go on to the same numbers, not to the same bits."""
 
 

@@ -29,6 +29,7 @@ from torch import Tensor
 import bench.spaces
 from bench import layers
 from bench.mixture import columns
+from bench.spaces.base import NetworkSize
 from bench.spaces.nb201 import parse
 from bench.supernet import common
 from searchers._relax import cross_entropy, softmax
@@ -391,7 +392,7 @@ def test_small_convolutions_that_some_use_are_computed_for_all(name: str, kind: 
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_the_largest_map_decides_for_whom_an_option_is_computed(name: str, monkeypatch: pytest.MonkeyPatch):
+def test_the_size_of_the_maps_decides_for_whom_an_option_is_computed(name: str, monkeypatch: pytest.MonkeyPatch):
     network, choices, images = supernet(name, 3), choices_of(name, "active", 3), pictures(3)
     numbers = network.stem.conv.weight.shape[:2].numel() * images[0, :, 0].numel()
     found = []
@@ -400,6 +401,78 @@ def test_the_largest_map_decides_for_whom_an_option_is_computed(name: str, monke
         found.append(called(network, images, choices))
     assert all(rows == [0, 1, 2] for rows in found[0].values())
     assert any(rows != [0, 1, 2] for rows in found[1].values())
+
+
+@pytest.mark.usefixtures("computed")
+@pytest.mark.parametrize("name", ["toy", "s1", "nb201"])
+@pytest.mark.parametrize(("parts", "auxiliary"), [(1, 0.0), (2, 0.0), (1, 0.7)])
+def test_a_decision_without_options_is_that_of_the_replica_alone(name: str, parts: int, auxiliary: float):
+    """What bypasses a mixed operation bypasses it there too, and reaches the node that the replica alone has."""
+    options, inputs = SupernetOptions(parts, auxiliary_skip=auxiliary > 0), ForwardInputs(auxiliary=auxiliary)
+    network, images, weights = built_as(name, 2, options), pictures(2), mixture(groups_of(name), 2)
+    active = {key: np.ones(value.shape, bool) for key, value in weights.items()}
+    for decision in range(active["op"].shape[2]):
+        some = {**active, "op": active["op"].copy()}
+        some["op"][:, 0, decision] = False
+        out = network(images, Choices(weights, some), inputs)
+        for r in range(2):
+            single = built_as(name, 1, options)
+            with torch.no_grad():
+                for to, source in zip(single.parameters(), network.parameters(), strict=True):
+                    to.copy_(source[r : r + 1])
+            mine = Choices(
+                {k: v[:, r : r + 1] for k, v in weights.items()}, {k: v[:, r : r + 1] for k, v in some.items()}
+            )
+            close(out[r], single(images[r : r + 1], mine, inputs)[0], 1e-10)
+
+
+def built_as(name: str, replicas: int, options: SupernetOptions) -> Supernet:
+    network = bench.spaces.get(name).supernet(NetworkSize(4, 1), replicas, options).double()
+    with torch.no_grad():
+        for index, parameter in enumerate(network.parameters()):
+            parameter.copy_(0.5 * normal(*parameter.shape, seed=index))
+    return network
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_what_no_replica_uses_stays_out_though_all_else_is_computed(name: str, monkeypatch: pytest.MonkeyPatch):
+    network, weights = supernet(name, 2), mixture(groups_of(name), 2)
+    for group in network.groups:
+        for option in range(len(group.options)):
+            active = {key: np.ones(value.shape, bool) for key, value in weights.items()}
+            active[group.name][:, :, 0, option] = False
+            zeroed = {key: value * torch.tensor(active[key]) for key, value in weights.items()}
+            expected = network(pictures(2), Choices(zeroed))
+            for most in (0, common.SMALL):
+                with monkeypatch.context() as patch:
+                    patch.setattr(common, "SMALL", most)
+                    close(network(pictures(2), Choices(weights, active)), expected)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_what_all_replicas_use_is_computed_as_one(name: str):
+    """As many convolutions as where nothing is left out: none for an option alone."""
+    network, weights = supernet(name, 3), mixture(groups_of(name), 3)
+    active = {key: np.ones(value.shape, bool) for key, value in weights.items()}
+    for group in network.groups:
+        if "none" in group.options:
+            active[group.name][..., group.options.index("none")] = False
+    some = {key: value.copy() for key, value in active.items()}
+    some["op"][:, 0, :, -1] = False  # used by others
+    counted = [convolutions(network, Choices(weights, mask)) for mask in (None, active, some)]
+    assert counted[1] == counted[2] == counted[0]
+    active["op"][:, :, 0, 2] = False  # a 1×1 convolution that nobody uses; on nb201 one of three computed as one
+    assert convolutions(network, Choices(weights, active)) == counted[0] - (0 if name == "nb201" else 3)
+
+
+def convolutions(network, choices: Choices) -> int:
+    """How many convolutions a pass takes."""
+    calls = []
+    with pytest.MonkeyPatch.context() as patch:
+        convolve = layers.convolve
+        patch.setattr(layers, "convolve", lambda *args: calls.append(1) or convolve(*args))
+        network(pictures(len(choices.weights["op"][0])), choices)
+    return len(calls)
 
 
 @pytest.mark.parametrize("name", SPACES)

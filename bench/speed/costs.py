@@ -57,7 +57,8 @@ def measure(bench: Bench, methods: Sequence[Method], plan: Plan) -> list[Section
         f"A step of every method, R = {min(REPLICAS, plan.most)}: epoch {EPOCHS} of {EPOCHS} with its data, without "
         "what the method does when an epoch ends, over its steps. Demand: the larger of the counted ratios of FLOP and "
         "of bytes, because small maps are bound by bytes. Where maps are so small that the start of a call is what "
-        "costs, time follows the calls. FLOP over claimed passes shows a pass too many. A method whose steps differ "
+        "costs, time follows the calls. Counted is what runs: in stacks of small maps options that some seeds use are "
+        "computed for all. FLOP over claimed passes shows a pass too many. A method whose steps differ "
         "from epoch to epoch (stages, warm-ups) shows its last epoch."
     )
     return [Section("Methods", about, COLUMNS, rows)]

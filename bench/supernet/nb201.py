@@ -6,7 +6,7 @@ them, and a head. A cell has nodes 0..3 and six edges; a node is the sum over it
 operations. Convolutions have a bias because their normalisation is not affine (the authors' search mode).
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable
 from typing import Any, cast
 
 import numpy as np
@@ -52,13 +52,15 @@ class Cell(nn.Module):
     def _leaving(self, source: int, x: ops.Folded, replicas: int, choices: CellChoices) -> dict[int, ops.Folded]:
         """Return the mixed operations of every edge out of a node, which act on a part of its channels."""
         flow, edges, part = choices.flow(replicas), _outgoing(source), first_part(x, replicas, self.parts)
-        if not self.shared and choices.choices.active is None and flow.observe is None:
-            return self._all_mixed(edges, part, choices, flow)
+        active = choices.active("op")
         if self.shared:
             terms = dict.fromkeys(edges, self._shared_operations(source, part, flow, choices))
+        elif flow.observe is None and (active is None or active[:, edges, SKIP:].all()):
+            return self._all_mixed(edges, part, choices, flow)
         else:
-            own = {edge: self._operations(edge, part, flow) for edge in edges}
-            terms = own if flow.observe is not None else self._with_given(own, part, choices, flow)
+            terms = {edge: self._operations(edge, part, flow) for edge in edges}
+            if flow.observe is None and active is not None:
+                terms = self._with_given(terms, part, active, flow)
         return {edge: self._mixed(edge, terms[edge], part, choices) for edge in edges}
 
     def _all_mixed(
@@ -66,7 +68,7 @@ class Cell(nn.Module):
     ) -> dict[int, ops.Folded]:
         """Return the mixtures of all operations: each kind of convolution as one, skip and pooling once."""
         positive, maps = F.relu(part), [part, ops.average_pool(part)]
-        kinds = [_of(every, edges) for every in (self.conv1x1, self.conv3x3)]
+        kinds = [_convolutions(every, edges) for every in (self.conv1x1, self.conv3x3)]
         channels = part.shape[1] // flow.replicas
         scales = choices.once("op", (edges[0], channels), lambda weights: _scales(weights, edges, channels))
         heavy = [
@@ -93,28 +95,23 @@ class Cell(nn.Module):
         ]
 
     def _with_given(
-        self, own: dict[int, list[ops.Term]], part: ops.Folded, choices: CellChoices, flow: ops.Flow
+        self, own: dict[int, list[ops.Term]], part: ops.Folded, active: np.ndarray, flow: ops.Flow
     ) -> dict[int, list[ops.Term]]:
-        """Return the operations of the edges out of a node, where those that all replicas use are there already.
+        """Return the operations of the edges out of a node, where those computed for all replicas are there already.
 
         Each kind of convolution is computed as one, pooling once.
         """
-        active = choices.active("op")
-        assert active is not None
+        whole = {option: [edge for edge in own if active[:, edge, option].all()] for option in (CONV1X1, CONV3X3, POOL)}
+        given: dict[int, list[ops.Folded]] = {POOL: [ops.average_pool(part)] * len(whole[POOL])} if whole[POOL] else {}
+        if whole[CONV1X1] or whole[CONV3X3]:
+            positive = F.relu(part)
+            for option, every in ((CONV1X1, self.conv1x1), (CONV3X3, self.conv3x3)):
+                modules = _convolutions(every, whole[option])
+                given[option] = layers.apart(modules, layers.together(modules, positive, flow)) if modules else []
         terms = {edge: list(operations) for edge, operations in own.items()}
-
-        def give(option: int, compute: Callable[[list[int]], Sequence[ops.Folded]]) -> None:
-            edges = [edge for edge in own if active[:, edge, option].all()]
-            for edge, maps in zip(edges, compute(edges) if edges else (), strict=True):
+        for option, found in given.items():
+            for edge, maps in zip(whole[option], found, strict=True):
                 terms[edge][option - SKIP] = ops.Given(maps, flow.replicas)
-
-        def convolved(every: nn.ModuleList) -> Callable[[list[int]], Sequence[ops.Folded]]:
-            return lambda edges: layers.apart(modules := _of(every, edges), layers.together(modules, positive, flow))
-
-        positive = F.relu(part)
-        give(CONV1X1, convolved(self.conv1x1))
-        give(CONV3X3, convolved(self.conv3x3))
-        give(POOL, lambda edges: [ops.average_pool(part)] * len(edges))
         return terms
 
     def _shared_operations(self, source: int, part: ops.Folded, flow: ops.Flow, choices: CellChoices) -> list[ops.Term]:
@@ -166,7 +163,7 @@ def _conv(replicas: int, channels: int, side: int) -> layers.ConvNorm:
     return layers.ConvNorm(layers.Conv(replicas, (channels, channels, side), bias=True), affine=False)
 
 
-def _of(modules: nn.ModuleList, edges: list[int]) -> list[layers.ConvNorm]:
+def _convolutions(modules: nn.ModuleList, edges: list[int]) -> list[layers.ConvNorm]:
     return [cast(layers.ConvNorm, modules[edge]) for edge in edges]
 
 
@@ -220,7 +217,7 @@ class NB201Supernet(nn.Module):
         check(choices, self.groups, self.cells, replicas)
         check_auxiliary(inputs, self.auxiliary)
         live = None if choices.active is None else self.live(choices.active)
-        choices = as_computed(choices, live, layers.numbers(self.stem, images), inputs)
+        choices = as_computed(choices, live, layers.size_of_maps(self.stem, images), inputs)
         flow, made = ops.flow_of(inputs, replicas), dict[Hashable, Any]()
         x = self.stem(ops.entering(images, inputs, self.classifier.weight), flow)
         for index, cell in enumerate(self.cell):

@@ -56,28 +56,27 @@ class Cell(nn.Module):
         whole = [module for index, module in enumerate(modules) if self._projected(index, choices)]
         parts = layers.apart(whole, flow.relu(layers.together(whole, x, flow))) if whole else []
         given = {module: ops.Given(part, replicas) for module, part in zip(whole, parts, strict=True)}
-        return [given.get(module) or term(module) for module in modules]
+        return [given[module] if module in given else term(module) for module in modules]
 
     def _projected(self, index: int, choices: CellChoices) -> bool:
-        """Return whether every replica uses a projection: that of a node, or the last, of the output."""
+        """Return whether a projection is computed for every replica: that of a node, or the last, of the output."""
         group = f"in_{index + 1}" if index < self.nodes else "out"
-        if choices.choices.active is None or group in choices.choices.active:
-            active = choices.active(group)
-            return active is None or bool(active[:, 0, 0].all())
-        active = choices.active("op")
-        return active is None or bool(active[:, index].any(-1).all())
+        chosen = group in choices.choices.weights
+        active = choices.active(group if chosen else "op")
+        if active is None:
+            return True
+        return bool((active[:, 0, 0] if chosen else active[:, index].any(-1)).all())
 
     def _sum(self, node: int, terms: list[ops.Term], choices: CellChoices, flow: ops.Flow) -> ops.Folded | None:
         """Return the sum of a node's parents; without a choice every parent counts 1, if the node is used."""
         group = f"in_{node}"
         if group in choices.choices.weights:
             return ops.mix(terms, choices.row(group, 0), flow)
-        active = choices.active("op")
-        if active is None:
+        options = choices.used("op")
+        used = None if options is None else options[:, node - 1].any(-1, keepdims=True).repeat(node, -1)
+        if used is None or used.all():
             return innermost(ops.total([term(None) for term in terms]))
-        used = active[:, node - 1].any(-1, keepdims=True).repeat(node, -1)
-        weight = choices.weights("op")
-        return ops.mix(terms, ops.Row(weight.new_ones(used.shape), used), flow)
+        return ops.mix(terms, ops.Row(choices.weights("op").new_ones(used.shape), used), flow)
 
     def _operation(self, node: int, z: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
         part = first_part(z, replicas, self.parts)
@@ -102,7 +101,7 @@ class Cell(nn.Module):
     def _output(self, project: ops.Term, states: list[ops.Folded], replicas: int, choices: CellChoices) -> ops.Folded:
         active = choices.active("out")
         joined, flow = side_by_side(states, replicas), choices.flow(replicas)
-        if active is None:
+        if active is None or active.all():
             factors = choices.once("out", ("output", self.channels), lambda weights: self._factors(weights[:, 0]))
             return flow.kernels.mixture(factors, [project(None), joined])
         weights = choices.weights("out")[:, 0]
@@ -156,13 +155,13 @@ class OneShotSupernet(nn.Module):
         check(choices, self.groups, self.cells, replicas)
         check_auxiliary(inputs, self.auxiliary)
         live = None if choices.active is None else self.live(choices.active)
-        choices = as_computed(choices, live, layers.numbers(self.stem, images), inputs)
+        choices = as_computed(choices, live, layers.size_of_maps(self.stem, images), inputs)
         flow, made = ops.flow_of(inputs, replicas), dict[Hashable, Any]()
         x = flow.relu(self.stem(ops.entering(images, inputs, self.classifier.weight), flow))
         for index, cell in enumerate(self.cell):
             if index and index % (self.cells // 3) == 0:
                 x = ops.max_pool(x, side=2, stride=2)
-            x = cell(x, replicas, CellChoices(choices, inputs, index, made))
+            x = cell(x, replicas, CellChoices(choices, inputs, index, made, live))
         return self.classifier(ops.pooled(self.head(flow.relu(x), flow), replicas))
 
     def address(self, name: str) -> Address | None:

@@ -2,11 +2,11 @@
 
 Cells of one structure are one network and are trained once; the table has a row for every key.
 
-Cells are stacked along the replicas axis, each replica computing its own operations only; cells of equal operations lie
-side by side. Every (cell, run) draws its weights, order and augmentation from streams named by its key and run, so its
-result does not depend on what it is stacked with, up to rounding. Training uses both halves of the search pool;
-validation and test accuracies are of images no training and no search sees. Accuracies are taken at a quarter, half and
-the whole of the budget, of one training with one learning-rate schedule.
+Cells are stacked along the replicas axis, each replica computing its own operations only, but in small stacks of small
+maps; cells of equal operations lie side by side. Every (cell, run) draws its weights, order and augmentation from
+streams named by its key and run, so its result does not depend on what it is stacked with, up to rounding. Training
+uses both halves of the search pool; validation and test accuracies are of images no training and no search sees.
+Accuracies are taken at a quarter, half and the whole of the budget, of one training with one learning-rate schedule.
 
 Finished trainings are written as they come (`parts`), so that a build can be killed, continued and shared out.
 """
