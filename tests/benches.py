@@ -54,6 +54,9 @@ EVERY = [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) f
 """Every method; those of kinds that are there already in the long suite only, beside the contract's own tests."""
 
 
+PROPOSED = ("proposals=2", "validation=4", "batch_size=10")
+
+
 def epochs_of(method: str) -> int:
     """Epochs of a run of this method here; 0 where it trains nothing."""
     entry = METHODS[method]
@@ -72,6 +75,7 @@ def quick(*methods: str) -> list[str]:
     changes += [f"{method}.reinforce.steps=3" for method in methods if "reinforce" in fields[method]]
     changes += [f"{method}.partial_channels=2" for method in methods if "partial_channels" in fields[method]]
     changes += [f"{method}.inner=1" for method in methods if "inner" in fields[method]]
+    changes += [f"{method}.{change}" for method in methods if "proposals" in fields[method] for change in PROPOSED]
     return [*(part for change in changes for part in ("--set", change))]
 
 

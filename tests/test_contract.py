@@ -250,13 +250,13 @@ def test_batches_are_not_mutated(method: Method) -> None:
 
 def check_stacked_is_alone(method: Method, space: str, epochs: int = 2) -> None:
     seeds, found = (7, 3, 5), []
-    for chosen in (seeds, *((seed,) for seed in seeds)):
+    for chosen in (seeds, *((seed,) for seed in seeds[::2])):
         lab = labs.make(space, chosen)
         searcher = labs.start(method, lab)
         losses = labs.drive(searcher, lab, 0, epochs)
         found.append(labs.outcome(searcher, losses))
     assert len(losses) >= 5 or not searcher.policy.train_batches
-    for replica, alone in enumerate(found[1:]):
+    for replica, alone in zip((0, 2), found[1:], strict=True):
         labs.close(labs.replicas(found[0], [replica]), alone)
 
 
@@ -386,7 +386,7 @@ def measurement(lab: Lab) -> Callable[[Searcher], None]:
             start = vectors[-1] if vectors else None
             whole = not vectors  # once: it takes as many products as there are logits
             noise = lab.stream("curvature", len(vectors))
-            settings = curvature.CurvatureSettings()
+            settings = curvature.CurvatureSettings("lanczos")
             vectors.append(curvature.measure(searcher, probes, start, noise, settings, whole).vectors)
 
     return measure
