@@ -8,6 +8,7 @@ from bench.metrics import curvature
 from bench.spaces import SPACES
 from searchers.registry import METHODS
 
+pytestmark = pytest.mark.usefixtures("unchecked")
 TIGHT = curvature.CurvatureSettings(tolerance=1e-8)
 
 

@@ -113,9 +113,9 @@ EXTRA = {
     # One of two epochs is past the warm-up: 2 orders of all options; a pass without gradients is 0.4 of one.
     "shapley_nas": 2 * (1 + OPTIONS) * 20 * 0.4,
     "darts_pt": REMOVALS * 20 * 0.4,
-    # 5 proposals of all removals, each then on 10 batches as a discrete cell; batches of 8.
+    # 2 proposals of all removals, each then on 4 batches as a discrete cell; batches of 10.
     # The proxy takes two thirds of a pass.
-    "zero_cost_pt": 5 * (REMOVALS + 10 * 0.75) * 8 * 2 / 3,
+    "zero_cost_pt": 2 * (REMOVALS + 4 * 0.75) * 10 * 2 / 3,
     "darts": 0.0,
 }
 """Passes over an image in what a method evaluates: 20 validation images, one evaluation batch."""

@@ -12,6 +12,8 @@ from bench import convolution, layout, ops
 from bench.supernet import common
 from searchers.base import ForwardInputs
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 def outermost(patch: pytest.MonkeyPatch) -> None:
     for module in (layout, convolution):
