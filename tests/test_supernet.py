@@ -195,9 +195,12 @@ def test_all_channels_is_the_default():
 
 def alone(name: str, network, replica: int, **options):
     """A supernet of one replica with the weights of one of another's."""
-    single = supernet(name, 1, **options)
+    return with_weights_of(network, replica, supernet(name, 1, **options))
+
+
+def with_weights_of(network, replica: int, single):
     with torch.no_grad():
-        for (_, to), (_, source) in zip(single.named_parameters(), network.named_parameters(), strict=True):
+        for to, source in zip(single.parameters(), network.parameters(), strict=True):
             to.copy_(source[replica : replica + 1])
     return single
 
@@ -416,10 +419,7 @@ def test_a_decision_without_options_is_that_of_the_replica_alone(name: str, part
         some["op"][:, 0, decision] = False
         out = network(images, Choices(weights, some), inputs)
         for r in range(2):
-            single = built_as(name, 1, options)
-            with torch.no_grad():
-                for to, source in zip(single.parameters(), network.parameters(), strict=True):
-                    to.copy_(source[r : r + 1])
+            single = with_weights_of(network, r, built_as(name, 1, options))
             mine = Choices(
                 {k: v[:, r : r + 1] for k, v in weights.items()}, {k: v[:, r : r + 1] for k, v in some.items()}
             )
