@@ -59,7 +59,7 @@ class Choices:
     Attributes:
         weights: per group "cells replicas decisions options"; `cells` is 1 (shared by all cells) or the number of
             cells. Rows need not lie on a simplex.
-        active: host-side booleans of the same shape; an inactive option is left out: what is computed does not depend
+        active: host-side booleans of the same shape; an inactive option is left out: the output does not depend
             on it, and neither its weight nor its parameters get a gradient. None: nothing is. A weight that happens to
             be zero has a gradient.
     """
