@@ -21,16 +21,16 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
-# Two processes of one thread each; what takes longest starts first.
+# What takes longest starts first.
 demo: env
-	$(BIN)/python -m bench.run --benchmark embedded --space s1 --seeds $(SEEDS) --epochs $(EPOCHS) --threads 1 --jobs 2 \
+	$(BIN)/python -m bench.run --benchmark embedded --space s1 --seeds $(SEEDS) --epochs $(EPOCHS) \
 		--methods sdarts_adv,ms_darts,darts,pc_darts,gdas,sdarts_rs,rdarts_l2,random_ws
 	$(BIN)/python -m analysis.figures
 	$(BIN)/python -m analysis.tables
 
 # Everything at the embedded size, then three parts at the papers' width (docs/speed.md).
 bench: env
-	$(BIN)/python -m bench.speed --space s1 --methods all --threads 1
+	$(BIN)/python -m bench.speed --space s1 --methods all
 
 test: env
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"

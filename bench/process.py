@@ -1,4 +1,4 @@
-"""How a process that computes is set up: by command lines and workers, once, before anything is computed."""
+"""How a process that computes is set up: by command lines and workers, before anything is computed."""
 
 import ctypes
 import os
@@ -12,8 +12,13 @@ _CHOSEN = ("GLIBC_TUNABLES", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALL
 
 def begin(threads: int | None) -> None:
     """Compute with so many threads, None: with torch's choice; keep freed memory."""
-    torch.set_num_threads(threads or torch.get_num_threads())
+    use(threads or torch.get_num_threads())
     keep_freed()
+
+
+def use(threads: int) -> None:
+    """Compute with so many threads from now on."""
+    torch.set_num_threads(threads)
 
 
 def keep_freed() -> bool:

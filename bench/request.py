@@ -42,7 +42,7 @@ class Request:
         ranking_every: epochs from one ranking to the next; None: after the last epoch only.
         tensorboard: whether curves are written for TensorBoard too.
         launcher: where the stacks are searched: "local", "ray", "slurm".
-        jobs: processes that search stacks at once.
+        jobs, threads: processes that search stacks at once, CPU threads of each; None: see `bench.cores`.
         retries: how often a stack is tried again whose process died.
         address: of a Ray cluster; None: RAY_ADDRESS, or one that is started for the command.
         unit_cpus, unit_gpus: what Ray or Slurm gives a stack; fractions with Ray.
@@ -84,7 +84,7 @@ class Request:
     dry_run: bool = False
     cuda_graphs: bool = False
     launcher: str = "local"
-    jobs: int = 1
+    jobs: int | None = None
     retries: int = 2
     address: str | None = None
     unit_cpus: float = 1.0

@@ -9,11 +9,14 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
+import torch
 from rich.console import Console
 
-from bench import process, setup, tabular_run, tabular_setup, tracker, variants
+from bench import cores, process, setup, tabular_run, tabular_setup, tracker, variants
 from bench.announce import announce, dry_run, say
+from bench.cores import Share
 from bench.launch.plan import Plan, decided, plan
 from bench.launch.registry import check, choose
 from bench.launch.unit import Outcome, Unit, Unreachable, Watch
@@ -21,6 +24,7 @@ from bench.launch.work import Worker
 from bench.lock import check_writable
 from bench.progress import new_console, view
 from bench.request import Request, one_space, parse
+from bench.setup import Bench
 from bench.summary import closing_table
 
 log = logging.getLogger(__name__)
@@ -59,10 +63,11 @@ def main(arguments: Sequence[str]) -> int:
 def _supernets(console: Console, requests: Sequence[Request]) -> Callable[[], int]:
     """Prepare everything that can be refused; return the work."""
     worker, plans = Worker(), []
-    for request in requests:
-        chosen = variants.methods(request)
-        bench = setup.prepare(request)
-        asked = [variant for method in chosen for variant in variants.variants(bench, method)]
+    chosen = [variants.methods(request) for request in requests]
+    share, benches = _shared([setup.prepare(request) for request in requests])
+    process.use(share.threads)
+    for bench, methods in zip(benches, chosen, strict=True):
+        asked = [variant for method in methods for variant in variants.variants(bench, method)]
         variants.check_networks(bench, asked)
         variants.check_settings(bench, asked)
         plans.append(plan(bench, asked))
@@ -71,17 +76,31 @@ def _supernets(console: Console, requests: Sequence[Request]) -> Callable[[], in
     def work() -> int:
         for one in plans:
             announce(console, one.bench)
+        here = share if requests[0].jobs else share.of(sum(len(one.units) for one in plans))
+        if here.jobs > 1:
+            threads = "one thread" if here.threads == 1 else f"{here.threads} threads"
+            say(console, f"{here.jobs} stacks at once, {threads} each; --jobs and --threads change that")
         if requests[0].dry_run:
-            _dry_run(console, plans)
+            _dry_run(console, plans, here.jobs)
             return OK
         try:
             check_writable(requests[0].results)
         except ValueError as error:
             log.error("error: %s", error)
             return WRONG
-        return _search_all(console, plans, worker)
+        return _search_all(console, plans, worker, here)
 
     return work
+
+
+def _shared(benches: Sequence[Bench]) -> tuple[Share, list[Bench]]:
+    """Return how this machine is shared out, and the benches with that many jobs; elsewhere the launcher decides."""
+    first = benches[0]
+    if first.request.launcher != "local":
+        return Share(1, torch.get_num_threads()), list(benches)
+    largest = max(setup.map_numbers(bench) for bench in benches)
+    share = cores.share(largest, first.device, first.request.jobs, first.request.threads)
+    return share, [replace(bench, request=replace(bench.request, jobs=share.jobs)) for bench in benches]
 
 
 def _tables(console: Console, request: Request) -> Callable[[], int]:
@@ -98,14 +117,14 @@ def _tables(console: Console, request: Request) -> Callable[[], int]:
     return work
 
 
-def _search_all(console: Console, plans: Sequence[Plan], worker: Worker) -> int:
+def _search_all(console: Console, plans: Sequence[Plan], worker: Worker, share: Share) -> int:
     for one in plans:
         for line in (*one.finished_before(), *one.widths):
             say(console, line)
     units = [unit for one in plans for unit in one.units]
     outcomes = []
     with view(console, len(units)) as shown, _tracked(shown, plans, units) as watch:
-        for outcome in choose(plans[0].bench.request, worker).run(units, watch):
+        for outcome in choose(plans[0].bench.request, worker, share).run(units, watch):
             outcomes.append(outcome)
             _complain(outcome)
     for one in plans:
@@ -139,8 +158,7 @@ def _complain(outcome: Outcome) -> None:
         log.error("refused: %s: %s", outcome.label, outcome.reason)
 
 
-def _dry_run(console: Console, plans: Sequence[Plan]) -> None:
-    jobs = plans[0].bench.request.jobs
+def _dry_run(console: Console, plans: Sequence[Plan], jobs: int) -> None:
     for line in [line for one in plans for line in one.widths]:
         say(console, line)
     total_s = sum(dry_run(console, one) for one in plans)

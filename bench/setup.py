@@ -120,6 +120,12 @@ def rehearse(bench: Bench, method: Method, spec: RunSpec) -> None:
     method.build(spec.settings, stack(here, method, (spec,)).lab)
 
 
+def map_numbers(bench: Bench) -> int:
+    """Return how many numbers the map of one seed's batch has in the first stage."""
+    preset = bench.preset
+    return preset.batch_size * preset.channels * bench.dataset.search.images.shape[-1] ** 2
+
+
 def _size(bench: Bench, spec: RunSpec) -> NetworkSize:
     return NetworkSize(spec.channels, spec.cells, bench.dataset.search.images.shape[1], bench.dataset.classes)
 

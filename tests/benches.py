@@ -25,7 +25,7 @@ from searchers.registry import METHODS
 EPOCHS = 2
 TINY = (
     "--space toy --benchmark embedded --train-size 40 --batch-size 8 --channels 2 --probe-size 10 --device cpu "
-    f"--epochs {EPOCHS} --seeds 0:2"
+    f"--epochs {EPOCHS} --seeds 0:2 --jobs 1"
 ).split()
 
 Record = dict[str, Any]

@@ -261,7 +261,7 @@ def line(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_builds_into_the_cache_and_then_has_nothing_to_do(
     tmp_path: Path, line: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["build", "--space", "toy", "--dataset", "digits", "--device", "cpu"]
+    arguments = ["build", "--space", "toy", "--dataset", "digits", "--device", "cpu", "--jobs", "1"]
     path = tmp_path / "cache" / "nas-stability" / "tables" / "toy-digits.arrow"
     assert __main__.main(arguments) == 0
     printed = capsys.readouterr().out
@@ -281,7 +281,7 @@ def test_the_command_builds_into_the_cache_and_then_has_nothing_to_do(
 def test_a_share_writes_no_table_and_the_last_call_does(
     tmp_path: Path, line: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["build", "--space", "toy", "--device", "cpu", "--out", str(tmp_path / "t.arrow")]
+    arguments = ["build", "--space", "toy", "--device", "cpu", "--jobs", "1", "--out", str(tmp_path / "t.arrow")]
     for share in ("2/2", "1/2"):
         assert __main__.main([*arguments, "--share", share]) == 0
         assert "this share is trained" in capsys.readouterr().out
@@ -299,7 +299,7 @@ def test_processes_share_the_work(tmp_path: Path) -> None:
 
 
 def test_another_protocol_replaces_the_table(tmp_path: Path, line: None) -> None:
-    arguments = ["build", "--space", "toy", "--device", "cpu", "--out", str(tmp_path / "t.arrow")]
+    arguments = ["build", "--space", "toy", "--device", "cpu", "--jobs", "1", "--out", str(tmp_path / "t.arrow")]
     assert __main__.main([*arguments, "--runs", "1"]) == 0
     assert __main__.main([*arguments, "--runs", "2"]) == 0
     table = Table.open(tmp_path / "t.arrow", "digits")

@@ -18,6 +18,7 @@ from tests.benches import command, folders, lines, record_bytes
 from tests.test_run import OFF, ROOT, interrupted, surroundings
 
 from bench import choice, run, setup, variants
+from bench.cores import Share
 from bench.launch import local
 from bench.launch.plan import Plan, plan
 from bench.launch.unit import Launcher, Moment, Outcome, Unit, unit
@@ -152,7 +153,7 @@ def crew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple
         script = (sys.executable, str(tmp_path / "worker.py"), mode, str(tmp_path / "log"))
         monkeypatch.setattr(local, "COMMAND", script)
         arguments = command(tmp_path / "r", "darts", *OFF, "--seeds", "0:4", "--replicas", "1", *more)
-        return local.Local(parse(arguments), Worker()), planned(arguments).units
+        return local.Local(parse(arguments), Worker(), Share(2, 1)), planned(arguments).units
 
     return made
 
@@ -169,7 +170,7 @@ def alive(pid: int) -> bool:
 
 
 def test_every_unit_is_searched_once_by_as_many_processes_as_asked(crew: Any, tmp_path: Path) -> None:
-    launcher, units = crew("calm", "--jobs", "2")
+    launcher, units = crew("calm")
     assert isinstance(launcher, Launcher)
     told: list[Moment] = []
     outcomes = list(launcher.run(units, told.append))
@@ -185,7 +186,7 @@ def test_every_unit_is_searched_once_by_as_many_processes_as_asked(crew: Any, tm
 def test_a_process_that_dies_is_tried_again_and_never_fresh(
     crew: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    launcher, units = crew("once", "--jobs", "2", "--fresh")
+    launcher, units = crew("once", "--fresh")
     outcomes = {outcome.label: outcome for outcome in launcher.run(units, lambda _moment: None)}
     assert {(outcome.state, outcome.attempts) for outcome in outcomes.values()} == {("finished", 1), ("finished", 2)}
     assert [fresh for _, seed, fresh in log_of(tmp_path) if seed == "1"] == ["True", "False"]
@@ -195,7 +196,7 @@ def test_a_process_that_dies_is_tried_again_and_never_fresh(
 
 
 def test_a_unit_whose_process_always_dies_is_given_up_and_the_others_go_on(crew: Any, tmp_path: Path) -> None:
-    launcher, units = crew("always", "--jobs", "2", "--retries", "1")
+    launcher, units = crew("always", "--retries", "1")
     folder = tmp_path / "r" / "runs" / setup_name(units[1])
     folder.mkdir(parents=True)
     outcomes = {outcome.label: outcome for outcome in launcher.run(units, lambda _moment: None)}
@@ -212,7 +213,7 @@ def setup_name(one: Unit) -> str:
 
 
 def test_an_interrupt_ends_the_workers_and_passes(crew: Any, tmp_path: Path) -> None:
-    launcher, units = crew("calm", "--jobs", "2")
+    launcher, units = crew("calm")
 
     def interrupt(_moment: Moment) -> None:
         raise KeyboardInterrupt
@@ -224,7 +225,7 @@ def test_an_interrupt_ends_the_workers_and_passes(crew: Any, tmp_path: Path) -> 
 
 def test_a_worker_that_does_not_stop_is_killed(crew: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "END_S", 0.2)
-    launcher, units = crew("hang", "--jobs", "2")
+    launcher, units = crew("hang")
     found = launcher.run(units, lambda _moment: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         next(found)
@@ -232,10 +233,7 @@ def test_a_worker_that_does_not_stop_is_killed(crew: Any, tmp_path: Path, monkey
     assert not any("unkilled" in line for line in log_of(tmp_path))
 
 
-def test_cores_and_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
-    assert [local.threads(parse(["--space", "toy", "--jobs", jobs])) for jobs in ("2", "3", "16")] == [4, 2, 1]
-    assert local.threads(parse(["--space", "toy", "--jobs", "2", "--threads", "7"])) == 7
+def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert choice.gpus(None) == choice.gpus("cuda") == ["cuda:0", "cuda:1"]
@@ -245,8 +243,9 @@ def test_cores_and_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_job_stays_in_this_process(tmp_path: Path) -> None:
     from bench.launch.registry import choose
 
-    assert isinstance(choose(parse(command(tmp_path, "darts")), Worker()), InProcess)
-    assert isinstance(choose(parse(command(tmp_path, "darts", "--jobs", "2")), Worker()), local.Local)
+    asked = parse(command(tmp_path, "darts"))
+    assert isinstance(choose(asked, Worker(), Share(1, 4)), InProcess)
+    assert isinstance(choose(asked, Worker(), Share(2, 1)), local.Local)
 
 
 # Real workers

@@ -248,7 +248,7 @@ def diverging(method: Method, replica: int) -> Method:
     return dataclasses.replace(method, build=build)
 
 
-LEAVE_OUT = ("gdas", "entrannas_dst", "sgas", "sgas_2", "dsnas", "dso_nas", "darts_pt")
+LEAVE_OUT = ("gdas", "entrannas_dst", "sgas", "sgas_2", "dsnas", "dso_nas", "darts_pt", "darts_pt_fixed")
 """What they compute depends on the choices of all replicas: an option is left out where none has it. A sum with another
 option of weight zero rounds otherwise, so the others of a stack go on to the same numbers, not to the same bits."""
 

@@ -86,7 +86,7 @@ def _next(trials: Sequence[tuple[int, int]], most: int, limit: int) -> int | Non
 
 def limit_bytes(bench: Bench) -> int:
     """Return the memory that one stack may take, beside those that other jobs of the command search meanwhile."""
-    jobs, devices = bench.request.jobs, len(gpus(bench.request.device)) or 1
+    jobs, devices = bench.request.jobs or 1, len(gpus(bench.request.device)) or 1
     sharing = math.ceil(jobs / devices) if bench.device.type == "cuda" else jobs
     return int(SHARE * memory.limit_bytes(bench.device) / sharing)
 

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from bench.choice import gpus
+from bench.cores import Share
 from bench.launch.unit import Moment, Outcome, Unit, Watch
 from bench.launch.work import Worker
 from bench.request import Request
@@ -31,14 +31,16 @@ class Local:
 
     Attributes:
         worker: of this process; it searches nothing, and writes down why a unit is given up.
+        share: how many jobs there are, and what each gets.
     """
 
     request: Request
     worker: Worker
+    share: Share
 
     def run(self, units: Sequence[Unit], watch: Watch) -> Iterator[Outcome]:
         """Yield what became of each unit, in the order in which they end."""
-        crew = _Crew(self.request, deque(units))
+        crew = _Crew(self.request, self.share, deque(units))
         try:
             while crew.employ():
                 job, message = crew.messages.get()
@@ -119,15 +121,15 @@ Messages = SimpleQueue[tuple[_Job, dict[str, Any]]]
 class _Crew:
     """The workers of a command, the units that wait for one, and how often each was tried."""
 
-    def __init__(self, request: Request, waiting: deque[Unit]) -> None:
-        self.request, self.waiting = request, waiting
+    def __init__(self, request: Request, share: Share, waiting: deque[Unit]) -> None:
+        self.request, self.share, self.waiting = request, share, waiting
         self.messages: Messages = SimpleQueue()
         self.attempts: Counter[str] = Counter()
         self.jobs: dict[int, _Job] = {}
 
     def employ(self) -> bool:
         """Give every free job a unit, and start jobs up to their number; return whether anything is under way."""
-        for number in range(self.request.jobs):
+        for number in range(self.share.jobs):
             job = self.jobs.get(number)
             if self.waiting and (job is None or job.unit is None):
                 unit = self.waiting.popleft()
@@ -138,7 +140,7 @@ class _Crew:
     def _start(self, number: int) -> _Job:
         devices = gpus(self.request.device)
         device = devices[number % len(devices)] if devices else None
-        self.jobs[number] = _Job(number, device, threads(self.request), self.messages)
+        self.jobs[number] = _Job(number, device, self.share.threads, self.messages)
         return self.jobs[number]
 
     def released(self, job: _Job, fields: dict[str, Any]) -> Outcome:
@@ -167,10 +169,3 @@ class _Crew:
             job.stop()
         for job in self.jobs.values():
             job.end()
-
-
-def threads(request: Request) -> int:
-    """Return the CPU threads of one job: what was asked for, or its share of the cores this process may use."""
-    mine = getattr(os, "sched_getaffinity", None)  # not on every system
-    cores = len(mine(0)) if mine else os.cpu_count() or 1
-    return request.threads or max(1, cores // request.jobs)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from bench import options, process, setup, variants
+from bench import cores, options, process, setup, variants
 from bench.announce import say
 from bench.command import positive
 from bench.progress import new_console
@@ -64,6 +64,7 @@ def main(arguments: Sequence[str]) -> int:
         plan = Plan(given.rounds, given.most)
         jobs = [_job(one, parts, plan, one.benchmark) for one in _as_asked(request)]
         jobs += _at_width(request, parts, plan)
+        process.use(_threads(jobs[0].bench))
     except (ValueError, FileNotFoundError) as error:
         log.error("error: %s", error)
         return 2
@@ -113,6 +114,10 @@ def _at_width(request: Request, parts: Sequence[str], plan: Plan) -> list[Job]:
         return []
     small = Plan(min(plan.rounds, WIDE.rounds), min(plan.most, WIDE.most), WIDE.spectrum)
     return [Job(width.prepare(one), variants.methods(one), wanted, small, "the papers' width") for one in spaces]
+
+
+def _threads(bench: Bench) -> int:
+    return cores.share(setup.map_numbers(bench), bench.device, 1, bench.request.threads).threads
 
 
 def _job(request: Request, parts: Sequence[str], plan: Plan, about: str) -> Job:

@@ -110,6 +110,11 @@ class Plan(NamedTuple):
         channels = self.dataset.search.images.shape[1]
         return NetworkSize(self.protocol.channels, self.protocol.cells, channels, self.dataset.classes)
 
+    @property
+    def map_numbers(self) -> int:
+        """Numbers of the map of one network's batch in the first stage."""
+        return self.protocol.batch_size * self.protocol.channels * self.dataset.search.images.shape[-1] ** 2
+
 
 def build(plan: Plan, parts: Parts, share: Share, device: torch.device, report: Report) -> bool:
     """Train what is missing of a share of the cells; return whether the whole table is trained now.

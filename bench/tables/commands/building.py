@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.command import positive
 from bench.tables.arrow import mapped, write
@@ -15,6 +16,9 @@ from bench.tables.catalog import default_cache
 from bench.tables.commands import FOUND, Command
 from bench.tables.commands.info import write_reference
 from bench.tables.table import Table
+
+if TYPE_CHECKING:
+    from bench.cores import Share
 
 PROGRESS_EVERY_S = 5.0
 
@@ -40,8 +44,8 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parts", type=Path, help="folder of finished trainings, to continue; default: in the cache")
     parser.add_argument("--share", type=_share, default=(1, 1), help="i/n: train only the i-th of n shares")
     parser.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
-    parser.add_argument("--threads", type=positive, help="CPU threads")
-    parser.add_argument("--jobs", type=positive, default=1, help="processes, of one thread each")
+    parser.add_argument("--threads", type=positive, help="CPU threads of a process; default: 1 where maps are small")
+    parser.add_argument("--jobs", type=positive, help="processes; default: as many as cores where maps are small")
     parser.add_argument("--fresh", action="store_true", help="build again what is there")
 
 
@@ -53,7 +57,7 @@ def _share(text: str) -> tuple[int, int]:
 
 
 def _build(chosen: argparse.Namespace) -> int:
-    from bench import choice, data, process, spaces
+    from bench import choice, cores, data, process, spaces
     from bench.data.augment import published
     from bench.tables.build import Plan, build, identity, protocol, set_aside, table
     from bench.tables.parts import Parts
@@ -76,9 +80,11 @@ def _build(chosen: argparse.Namespace) -> int:
     device = choice.choose_device(chosen.device)
     if chosen.share == (1, 1):
         sys.stdout.write(f"{name}, {wanted}\ntrainings are kept in {parts.folder}\n")
-    if chosen.jobs > 1:
-        _share_out(chosen, parts.folder)
-    process.begin(chosen.threads)
+    asked = chosen.jobs or (None if chosen.share == (1, 1) else 1)
+    here = cores.share(plan.map_numbers, device, asked, chosen.threads)
+    if here.jobs > 1:
+        _share_out(chosen, here, parts.folder)
+    process.begin(here.threads)
     whole = build(plan, parts, chosen.share, device, _Progress())
     if not whole or chosen.share != (1, 1):
         sys.stdout.write("this share is trained; without --share, once all are, the table is written\n")
@@ -91,20 +97,21 @@ def _build(chosen: argparse.Namespace) -> int:
     return FOUND
 
 
-def _share_out(chosen: argparse.Namespace, folder: Path) -> None:
-    """Train shares in processes of one thread each; what one of them leaves undone is done by the caller.
+def _share_out(chosen: argparse.Namespace, here: "Share", folder: Path) -> None:
+    """Train shares in processes of their own; what one of them leaves undone is done by the caller.
 
-    On a CPU two such processes train twice as many cells as one process of two threads.
+    On a CPU two processes of one thread train twice as many cells as one process of two threads.
     """
     names = ("space", "dataset", *PROTOCOL)
     same = [f"--{name.replace('_', '-')}={getattr(chosen, name)}" for name in names if getattr(chosen, name)]
     command = [sys.executable, "-m", "bench.tables", "build", *same, f"--parts={folder}"]
-    shares = [[f"--share={i + 1}/{chosen.jobs}", "--threads=1", "--jobs=1"] for i in range(chosen.jobs)]
+    jobs, threads = here.jobs, f"--threads={here.threads}"
+    shares = [[f"--share={i + 1}/{jobs}", threads, "--jobs=1"] for i in range(jobs)]
     device = [] if chosen.device is None else [f"--device={chosen.device}"]
     running = [subprocess.Popen([*command, *device, *share]) for share in shares]
     failed = [process.args for process in running if process.wait() != 0]
     if failed:
-        raise ValueError(f"{len(failed)} of {chosen.jobs} processes failed; what they said stands above")
+        raise ValueError(f"{len(failed)} of {jobs} processes failed; what they said stands above")
 
 
 def _provenance() -> tuple[str, ...]:
