@@ -4,12 +4,14 @@ Where the maps of one seed are small, torch's second thread saves little: second
 with two are 1.00 to 1.13 for one to four seeds of the embedded size and 1.24 for one seed of 2¹⁷ numbers; they are 1.5
 at the papers' 2²⁰. And where anything else keeps one of the cores busy, both threads wait for that one at every call:
 ten epochs of two methods took 210 s so, and 16 s on one thread. So a stack gets one thread there, whose records then
-have the same bits on machines of any number of cores, and as many stacks are searched at once as there are cores. Where
-maps are larger it is one stack at a time, with torch's threads.
+have the same bits on machines of any number of cores, and as many stacks are searched at once as there are cores; a
+single stack of many seeds is spread over cores by `--replicas`. Where maps are larger it is one stack at a time, with
+torch's threads.
 """
 
 import os
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
@@ -17,8 +19,18 @@ from bench import memory
 
 SMALL = 2**17
 """Numbers of a map of one seed, in the first stage, up to which one thread computes it."""
-PROCESS_BYTES = 2**30
-"""Of a process that searches small maps, its libraries and what others need included: most take a third of it."""
+QUOTA = memory.CONTAINER / "cpu.max"
+"""Microseconds of computing in a period, or max, and the period."""
+PROCESS_BYTES, NUMBER_BYTES = 2**29, 2**12
+"""Of a process that searches small maps, and besides for every number of the maps of a stack: 32 and 64 seeds of 2¹³
+numbers took 1.25 and 2.2 GB, two .35."""
+
+
+class Maps(NamedTuple):
+    """Maps of the first stage: numbers of one seed's, and how many seeds are in the widest stack."""
+
+    numbers: int
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -34,27 +46,29 @@ class Share:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return how many cores this process may use: those it is bound to, within the quota of its control group."""
     mine = getattr(os, "sched_getaffinity", None)  # not on every system
-    return len(mine(0)) if mine else os.cpu_count() or 1
+    bound = len(mine(0)) if mine else os.cpu_count() or 1
+    told = QUOTA.read_text(encoding="utf-8").split() if QUOTA.exists() else ["max"]
+    return bound if told[0] == "max" else max(1, min(bound, int(told[0]) // int(told[1])))
 
 
-def at_once(threads: int = 1) -> int:
-    """Return how many processes of so many threads this machine has cores and memory for."""
-    room = memory.limit_bytes(torch.device("cpu")) // PROCESS_BYTES
-    return max(1, min(cores() // threads, room))
-
-
-def share(map_numbers: int, device: torch.device, jobs: int | None, threads: int | None) -> Share:
+def share(maps: Maps, device: torch.device, jobs: int | None, threads: int | None) -> Share:
     """Return the share of each search; numbers that are given stay.
 
     Args:
-        map_numbers: of one seed's map in the first stage.
+        maps: of what is searched.
         device: that the searches are on.
         jobs: processes that were asked for.
         threads: of each that were asked for.
     """
-    small = device.type == "cpu" and map_numbers <= SMALL
-    jobs = jobs or (at_once(threads or 1) if small else 1)
+    small = device.type == "cpu" and maps.numbers <= SMALL
+    jobs = jobs or (_at_once(maps, threads or 1) if small else 1)
     alone = torch.get_num_threads() if jobs == 1 else max(1, cores() // jobs)
     return Share(jobs, threads or (1 if small else alone))
+
+
+def _at_once(maps: Maps, threads: int) -> int:
+    """Return how many processes of so many threads this machine has cores and memory for."""
+    each = PROCESS_BYTES + NUMBER_BYTES * maps.numbers * maps.seeds
+    return max(1, min(cores() // threads, memory.limit_bytes(torch.device("cpu")) // each))

@@ -54,14 +54,14 @@ NUMBERS = {
     "cells": "cells a stage",
     "batch_size": "images a batch",
     "probe_size": "images the Hessian is measured on",
-    "threads": "CPU threads of a process; by default one where maps are small, otherwise torch's choice",
+    "threads": "CPU threads of a process; by default one where maps are small, otherwise its share of the cores",
     "curvature_every": "epochs from one measurement of curvature to the next",
     "curvature_replicas": "most seeds of a stack whose λ is recorded at once: it takes more memory than their steps "
     "(paper: 2, embedded: all)",
     "ranking_every": "epochs from one measurement of --metrics ranking to the next; without: after the last epoch",
     "queries": "cells a repetition of a table-only method may ask for",
     "jobs": "processes that search stacks at once, each with its share of the cores and of the GPUs; by default as "
-    "many as there are cores where maps are small, otherwise 1",
+    "many as there are cores and memory for where maps are small, otherwise 1",
     "retries": "how often a stack is tried again whose process died",
     "fitness_budget": "training epochs of the accuracy that table-only methods see",
 }

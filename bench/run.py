@@ -76,12 +76,13 @@ def _supernets(console: Console, requests: Sequence[Request]) -> Callable[[], in
     def work() -> int:
         for one in plans:
             announce(console, one.bench)
-        here = share if requests[0].jobs else share.of(sum(len(one.units) for one in plans))
-        if here.jobs > 1:
-            threads = "one thread" if here.threads == 1 else f"{here.threads} threads"
-            say(console, f"{here.jobs} stacks at once, {threads} each; --jobs and --threads change that")
+        busy = share.of(sum(len(one.units) for one in plans))
+        here = share if requests[0].jobs else busy
+        if here.jobs > 1 and not requests[0].jobs:
+            each = f"{here.threads} thread{'s' if here.threads > 1 else ''} each"
+            say(console, f"{here.jobs} stacks at once, {each}; --jobs and --threads change that")
         if requests[0].dry_run:
-            _dry_run(console, plans, here.jobs)
+            _dry_run(console, plans, busy.jobs)
             return OK
         try:
             check_writable(requests[0].results)
@@ -98,7 +99,7 @@ def _shared(benches: Sequence[Bench]) -> tuple[Share, list[Bench]]:
     first = benches[0]
     if first.request.launcher != "local":
         return Share(1, torch.get_num_threads()), list(benches)
-    largest = max(setup.map_numbers(bench) for bench in benches)
+    largest = max(setup.maps(bench) for bench in benches)
     share = cores.share(largest, first.device, first.request.jobs, first.request.threads)
     return share, [replace(bench, request=replace(bench.request, jobs=share.jobs)) for bench in benches]
 

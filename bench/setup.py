@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from bench import choice, data, precision, replay, spaces
+from bench.cores import Maps
 from bench.data.feed import Feed, FeedSettings
 from bench.data.types import Dataset
 from bench.lab import Lab
@@ -120,10 +121,11 @@ def rehearse(bench: Bench, method: Method, spec: RunSpec) -> None:
     method.build(spec.settings, stack(here, method, (spec,)).lab)
 
 
-def map_numbers(bench: Bench) -> int:
-    """Return how many numbers the map of one seed's batch has in the first stage."""
-    preset = bench.preset
-    return preset.batch_size * preset.channels * bench.dataset.search.images.shape[-1] ** 2
+def maps(bench: Bench) -> Maps:
+    """Return the size of the maps that a search has in the first stage, of as wide stacks as were asked for."""
+    preset, asked = bench.preset, bench.request.replicas
+    seeds = min(len(preset.seeds), asked) if isinstance(asked, int) else len(preset.seeds)
+    return Maps(preset.batch_size * preset.channels * bench.dataset.search.images.shape[-1] ** 2, seeds)
 
 
 def _size(bench: Bench, spec: RunSpec) -> NetworkSize:

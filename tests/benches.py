@@ -137,3 +137,11 @@ def table(path: Path, without: Collection[str] = (), seed: int = 1) -> Path:
     )
     write(path, content)
     return path
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").split(")")[-1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

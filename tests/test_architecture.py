@@ -24,6 +24,7 @@ COMMAND_LINES = (
     "bench/options.py",
     "bench/tables/__main__.py",
     "bench/tables/commands/*.py",
+    "bench/tables/share.py",
     "bench/launch/*.py",
     "bench/speed/__main__.py",
     "bench/command.py",

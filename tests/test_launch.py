@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from tests import benches
-from tests.benches import command, folders, lines, record_bytes
+from tests.benches import alive, command, folders, lines, record_bytes
 from tests.test_run import OFF, ROOT, interrupted, surroundings
 
 from bench import choice, run, setup, variants
@@ -160,13 +160,6 @@ def crew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple
 
 def log_of(tmp_path: Path) -> list[list[str]]:
     return [line.split() for line in (tmp_path / "log").read_text(encoding="utf-8").splitlines()]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").split(")")[-1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_every_unit_is_searched_once_by_as_many_processes_as_asked(crew: Any, tmp_path: Path) -> None:

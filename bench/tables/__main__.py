@@ -14,8 +14,8 @@ from bench.tables.commands.query import QUERY
 from bench.tables.commands.relate import RELATE
 from bench.tables.commands.verify import VERIFY
 
-CUT = 141
-"""Exit code where nobody reads on, as of a command that SIGPIPE ends."""
+CUT, INTERRUPTED = 141, 130
+"""Exit codes where nobody reads on, as of a command that SIGPIPE ends, and of Ctrl-C."""
 
 COMMANDS = {
     "import": IMPORT,
@@ -40,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read has seen enough: `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CUT
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: finished trainings of a table are kept, the same command goes on from them\n")
+        return INTERRUPTED
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return WRONG

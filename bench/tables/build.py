@@ -125,18 +125,31 @@ def build(plan: Plan, parts: Parts, share: Share, device: torch.device, report: 
         ValueError: the dataset has no images set aside for a table, or the parts are of another protocol.
     """
     everything, replicas = jobs(plan), plan.protocol.replicas
-    index, shares = share
-    mine = everything[(index - 1) * len(everything) // shares : index * len(everything) // shares]
+    mine = _part(everything, share, replicas)
     done = parts.read()
     missing = [job for job in mine if (job.structure, job.run) not in done]
     if missing:
-        with contextlib.closing(parts.writer(f"{index}-of-{shares}")) as writer:
+        with contextlib.closing(parts.writer("{}-of-{}".format(*share))) as writer:
             for first in range(0, len(missing), replicas):
                 writer.add(train(plan, missing[first : first + replicas], device))
                 left = max(len(missing) - first - replicas, 0)
                 report(len(mine) - left, len(mine))
     done = parts.read()
     return all((job.structure, job.run) in done for job in everything)
+
+
+def stacks_left(plan: Plan, parts: Parts) -> int:
+    """Return how many stacks are not trained yet."""
+    done = parts.read()
+    return -(-sum((job.structure, job.run) not in done for job in jobs(plan)) // plan.protocol.replicas)
+
+
+def _part(everything: Sequence[Job], share: Share, replicas: int) -> Sequence[Job]:
+    """Return a share: whole stacks, so that a cell's numbers do not depend on how many shares there are."""
+    index, shares = share
+    stacks = -(-len(everything) // replicas)
+    first, last = (replicas * (stacks * i // shares) for i in (index - 1, index))
+    return everything[first:last]
 
 
 def jobs(plan: Plan) -> list[Job]:

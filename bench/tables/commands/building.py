@@ -7,10 +7,12 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.command import positive
+from bench.command import Parser, positive
 from bench.tables.arrow import mapped, write
 from bench.tables.catalog import default_cache
 from bench.tables.commands import FOUND, Command
@@ -18,7 +20,11 @@ from bench.tables.commands.info import write_reference
 from bench.tables.table import Table
 
 if TYPE_CHECKING:
+    from torch import device
+
     from bench.cores import Share
+    from bench.tables.build import Plan
+    from bench.tables.parts import Parts
 
 PROGRESS_EVERY_S = 5.0
 
@@ -42,10 +48,10 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
     for name, meaning in PROTOCOL.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=positive, help=f"{meaning}; default: docs/embedded.md")
     parser.add_argument("--parts", type=Path, help="folder of finished trainings, to continue; default: in the cache")
-    parser.add_argument("--share", type=_share, default=(1, 1), help="i/n: train only the i-th of n shares")
+    parser.add_argument("--share", type=_share, help="i/n: train only the i-th of n shares")
     parser.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
     parser.add_argument("--threads", type=positive, help="CPU threads of a process; default: 1 where maps are small")
-    parser.add_argument("--jobs", type=positive, help="processes; default: as many as cores where maps are small")
+    parser.add_argument("--jobs", type=positive, help="processes; default: one a core where maps are small")
     parser.add_argument("--fresh", action="store_true", help="build again what is there")
 
 
@@ -57,17 +63,13 @@ def _share(text: str) -> tuple[int, int]:
 
 
 def _build(chosen: argparse.Namespace) -> int:
-    from bench import choice, cores, data, process, spaces
-    from bench.data.augment import published
-    from bench.tables.build import Plan, build, identity, protocol, set_aside, table
+    from bench import choice, process
+    from bench.tables.build import build, identity, table
     from bench.tables.parts import Parts
 
-    given = {name: getattr(chosen, name) for name in PROTOCOL if getattr(chosen, name) is not None}
-    space, dataset = spaces.get(chosen.space), set_aside(data.load(chosen.dataset))
-    training = dataclasses.replace(protocol(space.name), **given)
-    if dataset.name != "digits":
-        training = dataclasses.replace(training, augmentation=published(dataset.name))
-    plan = Plan(space, dataset, training)
+    if chosen.share and (chosen.jobs or 1) > 1:
+        raise ValueError("expected --share or --jobs, got both: each share is a process of its own")
+    plan = _plan(chosen)
     name, wanted = f"{plan.space.name}-{plan.dataset.name}", identity(plan)
     out = chosen.out or default_cache() / "tables" / f"{name}.arrow"
     if not chosen.fresh and _holds(out, plan.space.name, wanted):
@@ -75,18 +77,17 @@ def _build(chosen: argparse.Namespace) -> int:
         return FOUND
     digest = hashlib.sha256(wanted.encode()).hexdigest()[:12]
     parts = Parts(chosen.parts or default_cache() / "parts" / f"{name}-{digest}", wanted)
-    if chosen.fresh and chosen.share == (1, 1):
+    if chosen.fresh and not chosen.share:
         parts.remove()
     device = choice.choose_device(chosen.device)
-    if chosen.share == (1, 1):
+    if not chosen.share:
         sys.stdout.write(f"{name}, {wanted}\ntrainings are kept in {parts.folder}\n")
-    asked = chosen.jobs or (None if chosen.share == (1, 1) else 1)
-    here = cores.share(plan.map_numbers, device, asked, chosen.threads)
+    here = _shared(chosen, plan, parts, device)
     if here.jobs > 1:
         _share_out(chosen, here, parts.folder)
     process.begin(here.threads)
-    whole = build(plan, parts, chosen.share, device, _Progress())
-    if not whole or chosen.share != (1, 1):
+    whole = build(plan, parts, chosen.share or (1, 1), device, _Progress())
+    if not whole or chosen.share:
         sys.stdout.write("this share is trained; without --share, once all are, the table is written\n")
         return FOUND
     write(out, table(plan, parts, _provenance()))
@@ -97,21 +98,63 @@ def _build(chosen: argparse.Namespace) -> int:
     return FOUND
 
 
+def train_share(arguments: Sequence[str]) -> None:
+    """Train a share for the `build` that has asked for it by its own arguments, --parts and --share among them."""
+    from bench import choice, process
+    from bench.tables.build import build, identity
+    from bench.tables.parts import Parts
+
+    parser = Parser(prog="python -m bench.tables.share")
+    _build_arguments(parser)
+    chosen = parser.parse_args(arguments)
+    process.begin(chosen.threads)
+    plan = _plan(chosen)
+    build(plan, Parts(chosen.parts, identity(plan)), chosen.share, choice.choose_device(chosen.device), _Progress())
+
+
+def _plan(chosen: argparse.Namespace) -> "Plan":
+    from bench import data, spaces
+    from bench.data.augment import published
+    from bench.tables.build import Plan, protocol, set_aside
+
+    given = {name: getattr(chosen, name) for name in PROTOCOL if getattr(chosen, name) is not None}
+    space, dataset = spaces.get(chosen.space), set_aside(data.load(chosen.dataset))
+    training = dataclasses.replace(protocol(space.name), **given)
+    if dataset.name != "digits":
+        training = dataclasses.replace(training, augmentation=published(dataset.name))
+    return Plan(space, dataset, training)
+
+
+def _shared(chosen: argparse.Namespace, plan: "Plan", parts: "Parts", device: "device") -> "Share":
+    """Return how many processes train, of so many threads: no more than there are stacks to train."""
+    from bench import cores
+    from bench.tables.build import stacks_left
+
+    maps = cores.Maps(plan.map_numbers, plan.protocol.replicas)
+    here = cores.share(maps, device, 1 if chosen.share else chosen.jobs, chosen.threads)
+    return here if here.jobs == 1 else here.of(stacks_left(plan, parts))
+
+
 def _share_out(chosen: argparse.Namespace, here: "Share", folder: Path) -> None:
-    """Train shares in processes of their own; what one of them leaves undone is done by the caller.
+    """Train shares in processes of their own, which end with this one; what they leave undone is done by the caller.
 
     On a CPU two processes of one thread train twice as many cells as one process of two threads.
     """
-    names = ("space", "dataset", *PROTOCOL)
+    processes: list[subprocess.Popen[bytes]] = []
+    names = ("space", "dataset", "device", *PROTOCOL)
     same = [f"--{name.replace('_', '-')}={getattr(chosen, name)}" for name in names if getattr(chosen, name)]
-    command = [sys.executable, "-m", "bench.tables", "build", *same, f"--parts={folder}"]
-    jobs, threads = here.jobs, f"--threads={here.threads}"
-    shares = [[f"--share={i + 1}/{jobs}", threads, "--jobs=1"] for i in range(jobs)]
-    device = [] if chosen.device is None else [f"--device={chosen.device}"]
-    running = [subprocess.Popen([*command, *device, *share]) for share in shares]
-    failed = [process.args for process in running if process.wait() != 0]
+    command = [sys.executable, "-m", "bench.tables.share", *same, f"--parts={folder}", f"--threads={here.threads}"]
+    shares = [f"--share={i + 1}/{here.jobs}" for i in range(here.jobs)]
+    with ExitStack() as running:
+        for share in shares:
+            # A group of its own: Ctrl-C reaches this process only, whose end is that of their stdin.
+            started = subprocess.Popen([*command, share], stdin=subprocess.PIPE, process_group=0)
+            running.enter_context(started)
+            running.callback(started.kill)
+            processes.append(started)
+        failed = [process.args for process in processes if process.wait() != 0]
     if failed:
-        raise ValueError(f"{len(failed)} of {jobs} processes failed; what they said stands above")
+        raise ValueError(f"{len(failed)} of {here.jobs} processes failed; what they said stands above")
 
 
 def _provenance() -> tuple[str, ...]:
