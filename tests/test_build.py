@@ -16,10 +16,11 @@ from bench import data, spaces
 from bench.data.types import Dataset, ImageSet, subset
 from bench.spaces.base import NetworkSize
 from bench.tables import Table, __main__, arrow, build
-from bench.tables.build import Job, Plan, Protocol
+from bench.tables import plan as planned
 from bench.tables.cost import Cost, cost
 from bench.tables.data import Slot, TableData
 from bench.tables.parts import Outcome, Parts
+from bench.tables.plan import Job, Plan, Protocol
 
 CPU = torch.device("cpu")
 TINY = Protocol(epochs=1, runs=2, channels=2, batch_size=20, replicas=54)
@@ -66,7 +67,7 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unchecked: None) 
 @pytest.mark.parametrize("name", ["toy", pytest.param("s1", marks=pytest.mark.slow)])
 def test_there_is_one_cell_for_every_key_of_the_space(name: str) -> None:
     space = spaces.get(name)
-    found = build.first_encodings(space, space.key)
+    found = planned.first_encodings(space, space.key)
     assert set(found) == set(space.multiplicities())
     assert all(space.key(genotype) == key for key, genotype in found.items())
 
@@ -120,7 +121,7 @@ def test_a_run_does_not_depend_on_how_many_there_are() -> None:
 
 
 def test_every_training_has_draws_of_its_own() -> None:
-    cells = build.first_encodings(spaces.get("toy"), spaces.get("toy").key)
+    cells = planned.first_encodings(spaces.get("toy"), spaces.get("toy").key)
     seeds = {Job(key, genotype, run).seed for key, genotype in cells.items() for run in range(3)}
     assert len(seeds) == 81
     assert (accuracies(tiny(), "test")[:, 0] != accuracies(tiny(), "test")[:, 1]).any()
@@ -136,7 +137,7 @@ def test_training_sees_both_halves_and_nothing_else(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(build, "weight_step", note)
     plain = dataclasses.replace(TINY, augmentation=dataclasses.replace(TINY.augmentation, padding=0))
-    key, genotype = next(iter(build.first_encodings(spaces.get("toy"), spaces.get("toy").key).items()))
+    key, genotype = next(iter(planned.first_encodings(spaces.get("toy"), spaces.get("toy").key).items()))
     build.train(plan(plain), [Job(key, genotype, 0)], CPU)
     found = small()
     both = torch.cat([found.train_indices, found.val_indices])
@@ -160,7 +161,7 @@ def test_accuracies_are_taken_at_a_quarter_half_and_all_of_the_budget(monkeypatc
     assert [dataclasses.replace(TINY, epochs=epochs).instants for epochs in (1, 2, 3, 4, 8)] == [
         *((1,), (1, 2), (1, 3), (1, 2, 4), (2, 4, 8))
     ]
-    key, genotype = next(iter(build.first_encodings(spaces.get("toy"), spaces.get("toy").key).items()))
+    key, genotype = next(iter(planned.first_encodings(spaces.get("toy"), spaces.get("toy").key).items()))
     (long,) = build.train(plan(dataclasses.replace(TINY, epochs=4)), [Job(key, genotype, 0)], CPU)
     assert len(long.correct) == 3
     assert len(set(long.correct)) > 1
@@ -244,12 +245,12 @@ def test_other_images_or_another_protocol_are_another_table() -> None:
     assert found.test is not None
     changed = dataclasses.replace(found, test=ImageSet(found.test.images ^ 1, found.test.labels))
     names = {
-        build.identity(plan()),
-        build.identity(plan(dataset=changed)),
-        build.identity(plan(dataclasses.replace(TINY, runs=3))),
+        planned.identity(plan()),
+        planned.identity(plan(dataset=changed)),
+        planned.identity(plan(dataclasses.replace(TINY, runs=3))),
     }
     assert len(names) == 3
-    assert build.identity(plan()) == build.identity(
+    assert planned.identity(plan()) == planned.identity(
         plan(dataclasses.replace(TINY, replicas=9), dataclasses.replace(found))
     )
 
@@ -257,7 +258,7 @@ def test_other_images_or_another_protocol_are_another_table() -> None:
 @pytest.fixture
 def line(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line at the size of these tests."""
-    monkeypatch.setattr(build, "Protocol", lambda: TINY)
+    monkeypatch.setattr(planned, "Protocol", lambda: TINY)
     monkeypatch.setattr(data, "load", lambda name: small() if name == "digits" else benches.digits.func(name))
 
 
@@ -278,7 +279,7 @@ def test_the_command_builds_into_the_cache_and_then_has_nothing_to_do(
     assert Table.open(path, "digits").reference().rows == 27
     assert __main__.main([*arguments, "--fresh"]) == 0
     assert path.stat().st_ino != before.st_ino
-    assert arrow.load(path).provenance[0] == build.identity(plan())
+    assert arrow.load(path).provenance[0] == planned.identity(plan())
 
 
 def test_a_share_writes_no_table_and_the_last_call_does(
@@ -351,7 +352,7 @@ def test_cells_of_one_structure_are_trained_once_and_all_have_rows(
     monkeypatch.setattr(build, "cost", lambda *_: Cost(1, 2))  # minutes for so many networks
     space = spaces.get("nb201")
     whole = Plan(space, small(), dataclasses.replace(TINY, runs=1))
-    jobs = build.jobs(whole)
+    jobs = planned.jobs(whole)
     assert len(jobs) == len({job.structure for job in jobs}) == 6_466
     parts = Parts(tmp_path, "any")
     with contextlib.closing(parts.writer("all")) as writer:
@@ -360,7 +361,7 @@ def test_cells_of_one_structure_are_trained_once_and_all_have_rows(
     assert len(found.keys) == 15_625
     assert found.provenance[1] == "6466 trainings, 6466 s in all"
     expected = {job.structure: i % 47 / 50 for i, job in enumerate(jobs)}
-    cells = build.first_encodings(space, space.key)
+    cells = planned.first_encodings(space, space.key)
     for key, accuracy in zip(found.keys, accuracies(found, "test")[:, 0], strict=True):
         assert accuracy == expected[space.structure(cells[key])]
 
@@ -368,9 +369,9 @@ def test_cells_of_one_structure_are_trained_once_and_all_have_rows(
 def test_a_dataset_without_images_for_a_table_validates_on_a_half_of_its_own() -> None:
     found = benches.digits()
     plain = dataclasses.replace(found, table_val=None)
-    aside = build.set_aside(plain)
+    aside = planned.set_aside(plain)
     assert aside.table_val is not None
     assert torch.equal(aside.table_val.images, plain.search.images[plain.val_indices])
     pool = torch.cat([aside.train_indices, aside.val_indices])
     assert torch.equal(pool, plain.train_indices)
-    assert build.set_aside(found) is found
+    assert planned.set_aside(found) is found

@@ -14,8 +14,8 @@ from tests.test_run import ROOT
 from bench import cores, memory, spaces
 from bench.cores import Share
 from bench.tables import Table, __main__
-from bench.tables.build import first_encodings
 from bench.tables.commands import building
+from bench.tables.plan import first_encodings
 
 SIZES = {"runs": 1, "epochs": 1, "train-images": 40, "eval-images": 20, "channels": 2, "batch-size": 8, "replicas": 4}
 LITTLE = ["build", "--space=toy", "--device=cpu", *(f"--{name}={value}" for name, value in SIZES.items())]

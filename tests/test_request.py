@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from bench.request import ONLY, Request, one_space, parse
+from bench.checks import ONLY
+from bench.request import Request, one_space, parse
 
 FILE = """\
 space: s1

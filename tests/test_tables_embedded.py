@@ -7,8 +7,8 @@ import pytest
 import bench.spaces
 from bench import data
 from bench.tables import catalog
-from bench.tables.build import Plan, identity, protocol, set_aside
 from bench.tables.forms import import_table
+from bench.tables.plan import Plan, identity, protocol, set_aside
 
 shipped = pytest.mark.parametrize("path", sorted(catalog.EMBEDDED.glob("*.parquet")), ids=lambda path: path.stem)
 

@@ -13,107 +13,29 @@ Finished trainings are written as they come (`parts`), so that a build can be ki
 
 import contextlib
 import dataclasses
-import hashlib
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from bench import data
-from bench.data.augment import Augmentation
 from bench.data.feed import Feed, FeedSettings
 from bench.data.types import Dataset, ImageSet, balanced
 from bench.layers import initialise
-from bench.rng import derive, torch_stream
-from bench.spaces.base import Genotype, NetworkSize, Space, discrete_choices
+from bench.rng import torch_stream
+from bench.spaces.base import discrete_choices
 from bench.tables.cost import cost
 from bench.tables.data import SPLITS, TIME, Measurement, Quantity, Slot, TableData
 from bench.tables.parts import Outcome, Parts
+from bench.tables.plan import Job, Plan, Protocol, first_encodings, held_out, identity, jobs
 from searchers._bilevel import weight_step
-from searchers._optim import SGD, WeightSettings, cosine
+from searchers._optim import SGD, cosine
 from searchers.base import Choices, DataPolicy, Supernet, SupernetOptions
 
 Report = Callable[[int, int], None]
 Share = tuple[int, int]
 """Which share of the work, counted from 1, out of how many."""
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How a cell is trained; NAS-Bench-201's optimiser at a small size.
-
-    Attributes:
-        train_images: at most, of both halves of the search pool.
-        eval_images: at most, of each of training, validation and test.
-        replicas: cells trained together; changes nothing but the speed and the rounding.
-    """
-
-    epochs: int = 4
-    train_images: int = 1600
-    eval_images: int = 800
-    runs: int = 2
-    channels: int = 4
-    cells: int = 1
-    batch_size: int = 64
-    weights: WeightSettings = WeightSettings(lr=0.05, lr_min=0.0, weight_decay=5e-4, nesterov=True)
-    augmentation: Augmentation = Augmentation(padding=1, flip=False, cutout_length=0)
-    replicas: int = 64
-
-    @property
-    def instants(self) -> tuple[int, ...]:
-        """Epochs after which accuracies are taken: a quarter, half and all of them."""
-        return tuple(sorted({max(1, self.epochs // 4), max(1, self.epochs // 2), self.epochs}))
-
-
-def protocol(space: str) -> Protocol:
-    """Return how the cells of a space are trained; docs/embedded.md has the evidence for it.
-
-    In nb201 a cell without convolutions adds up copies of its input, and only a second cell a stage lets them drown
-    what the blocks between the stages compute: with one, skips alone are above the median. Cells of NAS-Bench-1Shot1
-    differ less, and need twice the steps until two runs of one agree.
-    """
-    if space == "nb201":
-        return Protocol(cells=2, weights=dataclasses.replace(Protocol().weights, lr=0.1))
-    return Protocol(epochs=8) if space in {"s1", "s2", "s3"} else Protocol()
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training: a cell and the number of the run.
-
-    Attributes:
-        structure: names the cell in the streams and among the trainings that are done.
-    """
-
-    structure: str
-    genotype: Genotype
-    run: int
-
-    @property
-    def seed(self) -> int:
-        return derive(self.run, f"cell/{self.structure}", 0)
-
-
-class Plan(NamedTuple):
-    """Which table is built."""
-
-    space: Space
-    dataset: Dataset
-    protocol: Protocol
-
-    @property
-    def size(self) -> NetworkSize:
-        """Size of the trained networks."""
-        channels = self.dataset.search.images.shape[1]
-        return NetworkSize(self.protocol.channels, self.protocol.cells, channels, self.dataset.classes)
-
-    @property
-    def map_numbers(self) -> int:
-        """Numbers of the map of one network's batch in the first stage."""
-        return self.protocol.batch_size * self.protocol.channels * self.dataset.search.images.shape[-1] ** 2
 
 
 def build(plan: Plan, parts: Parts, share: Share, device: torch.device, report: Report) -> bool:
@@ -150,61 +72,6 @@ def _part(everything: Sequence[Job], share: Share, replicas: int) -> Sequence[Jo
     stacks = -(-len(everything) // replicas)
     first, last = (replicas * (stacks * i // shares) for i in (index - 1, index))
     return everything[first:last]
-
-
-def jobs(plan: Plan) -> list[Job]:
-    """Return all trainings of a table; cells of equal operations lie side by side.
-
-    An operation is then computed for few stretches of replicas.
-    """
-    found = first_encodings(plan.space, plan.space.structure)
-    ordered = sorted(found.items(), key=lambda item: (item[1]["op"], item[0]))
-    return [Job(structure, genotype, run) for structure, genotype in ordered for run in range(plan.protocol.runs)]
-
-
-def identity(plan: Plan) -> str:
-    """Return what decides a table's numbers beside its space: the protocol and a digest of the images.
-
-    Raises:
-        ValueError: the dataset has no images set aside for a table.
-    """
-    dataset, digest = plan.dataset, hashlib.sha256()
-    for images in (dataset.search, *_parts(dataset)):
-        digest.update(images.images.numpy().tobytes() + images.labels.numpy().tobytes())
-    decisive = dataclasses.replace(plan.protocol, replicas=0)
-    return f"trained by bench.tables.build: {decisive}; images {digest.hexdigest()[:16]}"
-
-
-def _parts(dataset: Dataset) -> tuple[ImageSet, ImageSet]:
-    """Return the images that validation and test accuracy are measured on."""
-    if dataset.table_val is None or dataset.test is None:
-        raise ValueError(f"expected a dataset with test images and images set aside, got {dataset.name!r} without")
-    return dataset.table_val, dataset.test
-
-
-def set_aside(dataset: Dataset) -> Dataset:
-    """Return the dataset with images for a table's validation.
-
-    Where it has none of its own they are the validation half of the pool, and only the other half is trained on, as in
-    NAS-Bench-201's protocol of its CIFAR-10 validation accuracies.
-    """
-    if dataset.table_val is not None:
-        return dataset
-    half, val = len(dataset.train_indices) // 2, dataset.val_indices
-    return dataclasses.replace(
-        dataset,
-        train_indices=dataset.train_indices[:half],
-        val_indices=dataset.train_indices[half:],
-        table_val=ImageSet(dataset.search.images[val], dataset.search.labels[val]),
-    )
-
-
-def first_encodings(space: Space, name: Callable[[Genotype], str]) -> dict[str, Genotype]:
-    """Return the first encoding of every name: of every structure, or of every key."""
-    cells: dict[str, Genotype] = {}
-    for genotype in space.cells():
-        cells.setdefault(name(genotype), genotype)
-    return cells
 
 
 def train(plan: Plan, stack: Sequence[Job], device: torch.device) -> list[Outcome]:
@@ -256,7 +123,7 @@ def _measured(dataset: Dataset, protocol: Protocol) -> list[Dataset]:
     pool = torch.cat([dataset.train_indices, dataset.val_indices])
     seen = ImageSet(dataset.search.images[pool], dataset.search.labels[pool])
     parts = []
-    for images in (seen, *_parts(dataset)):
+    for images in (seen, *held_out(dataset)):
         chosen = balanced(images.labels, min(protocol.eval_images, len(images.labels)), dataset.classes)
         parts.append(dataclasses.replace(dataset, search=images, val_indices=chosen))
     return parts

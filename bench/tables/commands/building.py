@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from torch import device
 
     from bench.cores import Share
-    from bench.tables.build import Plan
     from bench.tables.parts import Parts
+    from bench.tables.plan import Plan
 
 PROGRESS_EVERY_S = 5.0
 
@@ -64,8 +64,9 @@ def _share(text: str) -> tuple[int, int]:
 
 def _build(chosen: argparse.Namespace) -> int:
     from bench import choice, process
-    from bench.tables.build import build, identity, table
+    from bench.tables.build import build, table
     from bench.tables.parts import Parts
+    from bench.tables.plan import identity
 
     if chosen.share and (chosen.jobs or 1) > 1:
         raise ValueError("expected --share or --jobs, got both: each share is a process of its own")
@@ -101,8 +102,9 @@ def _build(chosen: argparse.Namespace) -> int:
 def train_share(arguments: Sequence[str]) -> None:
     """Train a share for the `build` that has asked for it by its own arguments, --parts and --share among them."""
     from bench import choice, process
-    from bench.tables.build import build, identity
+    from bench.tables.build import build
     from bench.tables.parts import Parts
+    from bench.tables.plan import identity
 
     parser = Parser(prog="python -m bench.tables.share")
     _build_arguments(parser)
@@ -115,7 +117,7 @@ def train_share(arguments: Sequence[str]) -> None:
 def _plan(chosen: argparse.Namespace) -> "Plan":
     from bench import data, spaces
     from bench.data.augment import published
-    from bench.tables.build import Plan, protocol, set_aside
+    from bench.tables.plan import Plan, protocol, set_aside
 
     given = {name: getattr(chosen, name) for name in PROTOCOL if getattr(chosen, name) is not None}
     space, dataset = spaces.get(chosen.space), set_aside(data.load(chosen.dataset))
