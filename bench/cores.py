@@ -21,16 +21,15 @@ SMALL = 2**17
 """Numbers of a map of one seed, in the first stage, up to which one thread computes it."""
 QUOTA = memory.CONTAINER / "cpu.max"
 """Microseconds of computing in a period, or max, and the period."""
-PROCESS_BYTES, NUMBER_BYTES = 2**29, 2**12
-"""Of a process that searches small maps, and besides for every number of the maps of a stack: 32 and 64 seeds of 2¹³
-numbers took 1.25 and 2.2 GB, two .35."""
+PROCESS_BYTES = 2**29
+"""Of a process, beside what its maps take."""
 
 
-class Maps(NamedTuple):
-    """Maps of the first stage: numbers of one seed's, and how many seeds are in the widest stack."""
+class Work(NamedTuple):
+    """What a process does: numbers of one seed's map in the first stage, and bytes that all of a stack's maps take."""
 
     numbers: int
-    seeds: int
+    maps_bytes: int
 
 
 @dataclass(frozen=True)
@@ -53,22 +52,22 @@ def cores() -> int:
     return bound if told[0] == "max" else max(1, min(bound, int(told[0]) // int(told[1])))
 
 
-def share(maps: Maps, device: torch.device, jobs: int | None, threads: int | None) -> Share:
+def share(work: Work, device: torch.device, jobs: int | None, threads: int | None) -> Share:
     """Return the share of each search; numbers that are given stay.
 
     Args:
-        maps: of what is searched.
+        work: of a process.
         device: that the searches are on.
         jobs: processes that were asked for.
         threads: of each that were asked for.
     """
-    small = device.type == "cpu" and maps.numbers <= SMALL
-    jobs = jobs or (_at_once(maps, threads or 1) if small else 1)
+    small = device.type == "cpu" and work.numbers <= SMALL
+    jobs = jobs or (_at_once(work, threads or 1) if small else 1)
     alone = torch.get_num_threads() if jobs == 1 else max(1, cores() // jobs)
     return Share(jobs, threads or (1 if small else alone))
 
 
-def _at_once(maps: Maps, threads: int) -> int:
+def _at_once(work: Work, threads: int) -> int:
     """Return how many processes of so many threads this machine has cores and memory for."""
-    each = PROCESS_BYTES + NUMBER_BYTES * maps.numbers * maps.seeds
-    return max(1, min(cores() // threads, memory.limit_bytes(torch.device("cpu")) // each))
+    room = memory.limit_bytes(torch.device("cpu")) // (PROCESS_BYTES + work.maps_bytes)
+    return max(1, min(cores() // threads, room))

@@ -99,7 +99,7 @@ def _shared(benches: Sequence[Bench]) -> tuple[Share, list[Bench]]:
     first = benches[0]
     if first.request.launcher != "local":
         return Share(1, torch.get_num_threads()), list(benches)
-    largest = max(setup.maps(bench) for bench in benches)
+    largest = max(setup.work(bench) for bench in benches)
     share = cores.share(largest, first.device, first.request.jobs, first.request.threads)
     return share, [replace(bench, request=replace(bench.request, jobs=share.jobs)) for bench in benches]
 

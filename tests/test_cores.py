@@ -11,7 +11,7 @@ from tests.benches import command, folders, lines
 from tests.test_run import OFF, ROOT
 
 from bench import cores, memory, process, run, setup
-from bench.cores import SMALL, Maps, Share, share
+from bench.cores import SMALL, Share, Work, share
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -43,16 +43,16 @@ def _eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_small_maps_get_one_thread_and_every_core(
     numbers: int, device: torch.device, asked: tuple[int | None, int | None], found: Share
 ) -> None:
-    assert share(Maps(numbers, 2), device, *asked) == found
+    assert share(Work(numbers, 0), device, *asked) == found
 
 
 @pytest.mark.parametrize(
-    ("gib", "seeds", "jobs"), [(100, 2, 8), (4, 2, 7), (4, 64, 1), (8, 64, 3), (0, 2, 1), (4, 16, 4)]
+    ("mib", "maps_mib", "jobs"), [(9999, 0, 8), (4096, 64, 7), (4096, 2048, 1), (5120, 512, 5), (0, 0, 1)]
 )
-def test_memory_bounds_what_runs_at_once(gib: int, seeds: int, jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "limit_bytes", lambda _device: gib * 2**30)
-    assert share(Maps(2**13, seeds), CPU, None, None).jobs == jobs
-    assert share(Maps(2**13, seeds), CPU, 20, None).jobs == 20
+def test_memory_bounds_what_runs_at_once(mib: int, maps_mib: int, jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "limit_bytes", lambda _device: mib * 2**20)
+    assert share(Work(1, maps_mib * 2**20), CPU, None, None).jobs == jobs
+    assert share(Work(1, maps_mib * 2**20), CPU, 20, None).jobs == 20
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_container_has_its_quota(told: str, found: int, tmp_path: Path, monkey
     (tmp_path / "cpu.max").write_text(told + "\n", encoding="utf-8")
     monkeypatch.setattr(cores, "QUOTA", tmp_path / "cpu.max")
     assert cores.cores() == found
-    assert share(Maps(1, 1), CPU, None, None).jobs == found
+    assert share(Work(1, 0), CPU, None, None).jobs == found
 
 
 def test_there_are_no_more_processes_than_units() -> None:
@@ -76,13 +76,15 @@ def benchmark_of_tests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("benchmark_of_tests")
-def test_maps_are_those_of_a_search(tmp_path: Path) -> None:
+def test_the_work_is_that_of_a_search(tmp_path: Path) -> None:
     here = benches.bench(tmp_path, "darts", "--seeds", "0:5")
     numbers = 8 * 2 * here.dataset.search.images.shape[-1] ** 2
-    assert setup.maps(here) == Maps(numbers, 5)
-    assert setup.maps(benches.bench(tmp_path, "darts", "--batch-size", "16")) == Maps(2 * numbers, 2)
+    of_a_seed = numbers * setup.NUMBER_BYTES
+    assert setup.work(here) == Work(numbers, 5 * of_a_seed)
+    assert setup.work(benches.bench(tmp_path, "darts", "--batch-size", "16")) == Work(2 * numbers, 4 * of_a_seed)
     for asked, seeds in (("3", 3), ("9", 5), ("auto", 5)):
-        assert setup.maps(benches.bench(tmp_path, "darts", "--seeds", "0:5", "--replicas", asked)).seeds == seeds
+        found = setup.work(benches.bench(tmp_path, "darts", "--seeds", "0:5", "--replicas", asked))
+        assert found.maps_bytes == seeds * of_a_seed
     assert SMALL < 64 * 16 * 32**2  # the papers' size
 
 

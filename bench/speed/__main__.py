@@ -117,7 +117,7 @@ def _at_width(request: Request, parts: Sequence[str], plan: Plan) -> list[Job]:
 
 
 def _threads(bench: Bench) -> int:
-    return cores.share(setup.maps(bench), bench.device, 1, bench.request.threads).threads
+    return cores.share(setup.work(bench), bench.device, 1, bench.request.threads).threads
 
 
 def _job(request: Request, parts: Sequence[str], plan: Plan, about: str) -> Job:

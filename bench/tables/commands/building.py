@@ -132,8 +132,7 @@ def _shared(chosen: argparse.Namespace, plan: "Plan", parts: "Parts", device: "d
     from bench import cores
     from bench.tables.build import stacks_left
 
-    maps = cores.Maps(plan.map_numbers, plan.protocol.replicas)
-    here = cores.share(maps, device, 1 if chosen.share else chosen.jobs, chosen.threads)
+    here = cores.share(plan.work, device, 1 if chosen.share else chosen.jobs, chosen.threads)
     return here if here.jobs == 1 else here.of(stacks_left(plan, parts))
 
 
