@@ -7,6 +7,7 @@ from typing import Any
 import labs
 import pytest
 import torch
+from tests import benches
 from torch import Tensor, nn
 
 from bench import precision, run, setup, variants
@@ -19,7 +20,6 @@ from bench.search import Session
 from searchers import _drop_path, _proxies, _relax
 from searchers._relax import loss, softmax
 from searchers.base import Batch, ForwardInputs
-from searchers.entry import Method
 from searchers.registry import METHODS
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -120,9 +120,10 @@ def test_differences_of_passes_are_taken_between_wide_ones(name: str, monkeypatc
     assert sum(asked) >= 2
 
 
-@pytest.mark.parametrize("method", list(METHODS.values()), ids=list(METHODS))
-def test_every_method_takes_steps_in_bfloat16(method: Method) -> None:
-    words = f"--space toy --methods {method.name} --benchmark embedded --device cpu --table none --seeds 0:2 --epochs 2"
+@pytest.mark.parametrize("name", benches.EVERY)
+def test_every_method_takes_steps_in_bfloat16(name: str) -> None:
+    method = METHODS[name]
+    words = f"--space toy --methods {name} --benchmark embedded --device cpu --table none --seeds 0:2 --epochs 2"
     bench = setup.prepare(parse([*words.split(), "--precision", "bf16", "--train-size", "80", "--batch-size", "10"]))
     made = setup.stack(bench, method, variants.specs(bench, method))
     searcher = method.build(made.spec.settings, made.lab)
