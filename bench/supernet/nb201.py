@@ -71,9 +71,14 @@ class Cell(nn.Module):
         kinds = [_convolutions(every, edges) for every in (self.conv1x1, self.conv3x3)]
         channels = part.shape[1] // flow.replicas
         scales = choices.once("op", (edges[0], channels), lambda weights: _scales(weights, edges, channels))
-        heavy = [
-            layers.scaled_together(modules, positive, scale, flow) for modules, scale in zip(kinds, scales, strict=True)
-        ]
+        if layers.sizes_join(part, flow):
+            whole = layers.scaled_together([*kinds[0], *kinds[1]], positive, torch.cat(scales), flow)
+            heavy = list(whole.chunk(2, 1))  # of one replica
+        else:
+            heavy = [
+                layers.scaled_together(modules, positive, scale, flow)
+                for modules, scale in zip(kinds, scales, strict=True)
+            ]
         factors, convolved = choices.factors("op", part.shape[1]), layers.apart(kinds[0], heavy[0] + heavy[1])
         return {
             edge: flow.kernels.mixture(factors[edge][SKIP :: POOL - SKIP], maps) + convolved[i]

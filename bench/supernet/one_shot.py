@@ -8,7 +8,7 @@ operations with row `op[j]`, and the output is out_0 · projection(x) + concat_j
 """
 
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -81,14 +81,9 @@ class Cell(nn.Module):
     def _operation(self, node: int, z: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
         part = first_part(z, replicas, self.parts)
         flow = choices.flow(replicas)
-
-        def conv(module: nn.Module) -> ops.Term:
-            return lambda rows: flow.relu(module(ops.pick(part, replicas, rows), flow, rows), rows)
-
         terms: list[ops.Term] = [
             lambda rows: ops.max_pool(ops.pick(part, replicas, rows)),
-            conv(self.conv3x3[node - 1]),
-            conv(self.conv1x1[node - 1]),
+            *self._convolved(node, part, choices, flow),
         ]
         mixed = ops.mix(terms, choices.row("op", node - 1), flow)
         mixed = torch.zeros_like(part) if mixed is None else mixed
@@ -97,6 +92,20 @@ class Cell(nn.Module):
         mixed = mixed if shift is None else ops.shifted(mixed, shift)
         mixed = mixed if self.parts == 1 else with_bypass(mixed, z, replicas, self.parts)
         return with_auxiliary(mixed, z, choices)
+
+    def _convolved(self, node: int, part: ops.Folded, choices: CellChoices, flow: ops.Flow) -> list[ops.Term]:
+        """Return the convolutions of a node, computed as one where that is faster."""
+        modules = [cast(layers.ConvNorm, every[node - 1]) for every in (self.conv3x3, self.conv1x1)]
+
+        def term(module: nn.Module) -> ops.Term:
+            return lambda rows: flow.relu(module(ops.pick(part, flow.replicas, rows), flow, rows), rows)
+
+        active = choices.active("op")
+        both = active is None or bool(active[:, node - 1, 1:].all())
+        if not (both and layers.sizes_join(part, flow)):
+            return [term(module) for module in modules]
+        joined = flow.relu(layers.together(modules, part, flow))
+        return [ops.Given(maps, flow.replicas) for maps in layers.apart(modules, joined)]
 
     def _output(self, project: ops.Term, states: list[ops.Folded], replicas: int, choices: CellChoices) -> ops.Folded:
         active = choices.active("out")
