@@ -25,8 +25,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: env
 	$(BIN)/python -m bench.run --benchmark embedded --space s1 --seeds $(SEEDS) --epochs $(EPOCHS) \
 		--methods sdarts_adv,ms_darts,darts,pc_darts,gdas,sdarts_rs,rdarts_l2,random_ws
-	$(BIN)/python -m analysis.figures
-	$(BIN)/python -m analysis.tables
+	$(BIN)/python -m analysis.figures --where epochs=$(EPOCHS)
+	$(BIN)/python -m analysis.tables --where epochs=$(EPOCHS)
 
 # Everything at the embedded size, then three parts at the papers' width (docs/speed.md).
 bench: env

@@ -1,6 +1,7 @@
 """What the commands of this package have in common: which runs, chosen how, written where."""
 
 import argparse
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,9 @@ from analysis.load import tidy
 from analysis.readers import read
 from analysis.selection import Where, select, select_by_dataset
 
+_SEVERAL = re.compile(r",(?![^\[(]*[\])])")
+"""A comma that is in no brackets."""
+
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence, without the usage; exit code 2."""
@@ -22,19 +26,28 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{command}: {message}; see {self.prog} --help\n")
 
 
+def folder(text: str) -> Path:
+    """Return a path that is a folder or can become one: said before anything is read."""
+    path = Path(text)
+    there = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a folder, got {text}, but {there} is a file")
+    return path
+
+
 def parser(name: str, about: str, out: str) -> Parser:
     """Return a parser of the options that choose runs and the folder to write to."""
     # One block a column is meant (`_columnar`); pandas warns at every column put to more than a hundred of them.
     warnings.filterwarnings("ignore", category=pd.errors.PerformanceWarning, message="DataFrame is highly fragmented")
     made = Parser(prog=f"python -m analysis.{name}", description=about, allow_abbrev=False)
     made.add_argument("--results", type=Path, default=Path("results"), help="folder with runs/ in it")
-    made.add_argument("--out", type=Path, default=Path(out), help="folder to write to")
+    made.add_argument("--out", type=folder, default=Path(out), help="folder to write to")
     made.add_argument("--space", nargs="+", default=[], metavar="SPACE", help="default: all spaces there are runs of")
     made.add_argument("--dataset", metavar="NAME", help="keep runs of this dataset; default: all datasets")
     made.add_argument("--methods", default="all", help="names joined by commas; default: all")
     made.add_argument(
         "--where", nargs="+", action="extend", default=[], metavar="FIELD=VALUE",
-        help="keep runs with this value in spec.json; name a field twice to let both values stand together",
+        help="keep runs with this value in spec.json; epochs=50,100 lets both values stand together",
     )  # fmt: skip
     made.add_argument(
         "--others", nargs="+", type=Path, default=[], metavar="FOLDER",
@@ -96,7 +109,7 @@ def _others(folders: Sequence[Path]) -> pd.DataFrame:
 
 
 def where(options: argparse.Namespace) -> Where:
-    """Return the values by field of `field=value` words; a repeated field collects its values.
+    """Return the values by field of `field=value` words; `field=a,b` and a repeated field collect values.
 
     Raises:
         ValueError: a word is none, or the dataset is chosen twice.
@@ -106,7 +119,7 @@ def where(options: argparse.Namespace) -> Where:
         field, equals, value = word.partition("=")
         if not (field and equals):
             raise ValueError(f"expected --where field=value, got {word!r}")
-        fields.setdefault(field, []).append(value)
+        fields.setdefault(field, []).extend(_SEVERAL.split(value))
     if options.dataset is None:
         return fields
     if "dataset" in fields:

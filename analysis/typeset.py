@@ -56,13 +56,18 @@ def latex(sheet: Sheet) -> str:
 
 
 def comma_separated(sheet: Sheet) -> str:
-    """Return the numbers as CSV, one column a number, missing ones empty; labels keep their column's name."""
+    """Return the numbers as CSV, one column a number, missing ones empty; labels keep their column's name.
+
+    Shares are fractions here: the per cent sign of a column's name belongs to its text.
+    """
+    numeric = [any(cell.numbers for cell in column) for column in zip(*sheet.rows, strict=True)]
     records = []
     for row in sheet.rows:
         record: dict[str, str] = {}
-        for name, cell in zip(sheet.header, row, strict=True):
-            fields = cell.numbers or (("", cell.text),)
-            record |= {f"{name} {part}".strip(): _plain(value) for part, value in fields}
+        for name, cell, numbers in zip(sheet.header, row, numeric, strict=True):
+            fields = cell.numbers if numbers else (("", cell.text),)
+            column = name.removesuffix(" %") if numbers else name
+            record |= {f"{column} {part}".strip(): _plain(value) for part, value in fields}
         records.append(record)
     names = list(dict.fromkeys(name for record in records for name in record))
     out = io.StringIO()

@@ -181,6 +181,12 @@ def test_csv_holds_the_numbers_and_leaves_missing_ones_empty() -> None:
     assert (second["λ_max mean"], second["λ_max std"], second["λ_max n"]) == ("", "", "0.0")
 
 
+def test_csv_has_fractions_without_a_sign_and_no_column_for_what_is_missing() -> None:
+    some, none = typeset.Cell("77.9", (("mean", 0.779),)), typeset.Cell("–")
+    sheet = typeset.Sheet("t", ("method", "test %"), ((typeset.Cell("a"), some), (typeset.Cell("b"), none)), "")
+    assert typeset.comma_separated(sheet) == "method,test mean\na,0.779\nb,\n"
+
+
 def test_the_accuracy_table_has_ranges_and_the_published_row_below_its_method(tmp_path: Path) -> None:
     for seed in range(3):
         fields = {"benchmark": "paper", "dataset": "cifar10"}

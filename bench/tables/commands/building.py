@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch import device
 
     from bench.cores import Share
-    from bench.tables.parts import Parts
     from bench.tables.plan import Plan
 
 PROGRESS_EVERY_S = 5.0
@@ -64,7 +63,7 @@ def _share(text: str) -> tuple[int, int]:
 
 def _build(chosen: argparse.Namespace) -> int:
     from bench import choice, process
-    from bench.tables.build import build, table
+    from bench.tables.build import build, stacks_left, table
     from bench.tables.parts import Parts
     from bench.tables.plan import identity
 
@@ -73,6 +72,7 @@ def _build(chosen: argparse.Namespace) -> int:
     plan = _plan(chosen)
     name, wanted = f"{plan.space.name}-{plan.dataset.name}", identity(plan)
     out = chosen.out or default_cache() / "tables" / f"{name}.arrow"
+    _make_folder(out.parent)  # before anything is trained
     if not chosen.fresh and _holds(out, plan.space.name, wanted):
         sys.stdout.write(f"{out} is there, of the same protocol: nothing to do; --fresh builds it again\n")
         return FOUND
@@ -81,9 +81,12 @@ def _build(chosen: argparse.Namespace) -> int:
     if chosen.fresh and not chosen.share:
         parts.remove()
     device = choice.choose_device(chosen.device)
+    left, replicas = stacks_left(plan, parts), plan.protocol.replicas
     if not chosen.share:
         sys.stdout.write(f"{name}, {wanted}\ntrainings are kept in {parts.folder}\n")
-    here = _shared(chosen, plan, parts, device)
+        sys.stdout.write(f"{left} stacks of {replicas} trainings are left; a stack is kept when all of it is trained\n")
+        sys.stdout.flush()
+    here = _shared(chosen, plan, left, device)
     if here.jobs > 1:
         _share_out(chosen, here, parts.folder)
     process.begin(here.threads)
@@ -99,6 +102,13 @@ def _build(chosen: argparse.Namespace) -> int:
     return FOUND
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"expected a folder for the table, got {folder}, where a file is in the way") from error
+
+
 def train_share(arguments: Sequence[str]) -> None:
     """Train a share for the `build` that has asked for it by its own arguments, --parts and --share among them."""
     from bench import choice, process
@@ -111,7 +121,8 @@ def train_share(arguments: Sequence[str]) -> None:
     chosen = parser.parse_args(arguments)
     process.begin(chosen.threads)
     plan = _plan(chosen)
-    build(plan, Parts(chosen.parts, identity(plan)), chosen.share, choice.choose_device(chosen.device), _Progress())
+    told = _Progress("share {} of {}: ".format(*chosen.share))
+    build(plan, Parts(chosen.parts, identity(plan)), chosen.share, choice.choose_device(chosen.device), told)
 
 
 def _plan(chosen: argparse.Namespace) -> "Plan":
@@ -127,13 +138,12 @@ def _plan(chosen: argparse.Namespace) -> "Plan":
     return Plan(space, dataset, training)
 
 
-def _shared(chosen: argparse.Namespace, plan: "Plan", parts: "Parts", device: "device") -> "Share":
+def _shared(chosen: argparse.Namespace, plan: "Plan", left: int, device: "device") -> "Share":
     """Return how many processes train, of so many threads: no more than there are stacks to train."""
     from bench import cores
-    from bench.tables.build import stacks_left
 
     here = cores.share(plan.work, device, 1 if chosen.share else chosen.jobs, chosen.threads)
-    return here if here.jobs == 1 else here.of(stacks_left(plan, parts))
+    return here if here.jobs == 1 else here.of(left)
 
 
 def _share_out(chosen: argparse.Namespace, here: "Share", folder: Path) -> None:
@@ -178,7 +188,8 @@ def _holds(path: Path, space: str, wanted: str) -> bool:
 class _Progress:
     """Writes a line with the time left every few seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, label: str = "") -> None:
+        self.label = label
         self.start = self.last = time.monotonic()
         self.before: int | None = None
 
@@ -189,7 +200,7 @@ class _Progress:
         if now - self.last >= PROGRESS_EVERY_S or done == total:
             pace = (now - self.start) / (done - self.before) if done > self.before else 0.0
             left = f"  {pace * (total - done):.0f} s left" if pace else ""
-            sys.stdout.write(f"{done:,} of {total:,} trainings done{left}\n")
+            sys.stdout.write(f"{self.label}{done:,} of {total:,} trainings done{left}\n")
             sys.stdout.flush()
             self.last = now
 
