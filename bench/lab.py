@@ -12,6 +12,7 @@ from bench.layers import initialise
 from bench.replay import Recorder
 from bench.rng import torch_stream
 from bench.spaces.base import NetworkSize, Space
+from bench.weights import lay_side_by_side
 from searchers._relax import cross_entropy
 from searchers.base import (
     Batch,
@@ -59,7 +60,9 @@ class Lab:
         assert isinstance(network, nn.Module)
         network.to(dtype=self.dtype)
         initialise(network, self.stream("weights", 0))
-        return network.to(self.device)
+        network.to(self.device)
+        lay_side_by_side(network)
+        return network
 
     def evaluate(self, network: Supernet, choices: Choices, split: str, batches: range | None) -> Evaluation:
         correct, losses, images = _zeros(self), _zeros(self), 0

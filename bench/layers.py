@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -16,9 +15,11 @@ from bench.convolution import Geometry
 from bench.kernels import Kernels
 from bench.layout import Folded, Rows, factored, split
 from bench.ops import Flow
+from bench.weights import Lookup, Operands, Parts
+from searchers.base import ForwardInputs
 
 SMALL = 2**14
-"""The most numbers of one seed's map that kernels of several sizes are applied to as one."""
+"""The most numbers of one seed's first map for which kernels of several sizes are applied to its maps as one."""
 
 
 class Conv(nn.Module):
@@ -32,25 +33,18 @@ class Conv(nn.Module):
         self.weight = nn.Parameter(torch.empty(replicas, out, into, side, side))
         self.bias = nn.Parameter(torch.empty(replicas, out)) if bias else None
 
+    def parts(self, get: Lookup) -> Parts:
+        return Parts(get(self.weight), None if self.bias is None else get(self.bias))
+
     def forward(self, x: Folded, flow: Flow, rows: Rows = None) -> Folded:
-        weight: Tensor = self.weight
-        bias: Tensor | None = self.bias
-        if rows is not None:
-            weight, bias = weight[rows], None if bias is None else bias[rows]
-        return convolve(x, flow.kernels, weight, None if bias is None else bias.flatten(), self.stride)
+        own = flow.weights.of(self).of(rows, flow.replicas)
+        return convolve(x, flow.kernels, own, _geometry(self, own, flow, rows))
 
 
-def convolve(
-    x: Folded,
-    kernels: Kernels,
-    weight: Float[Tensor, "rows out into side side"],
-    bias: Float[Tensor, " rows_out"] | None = None,
-    stride: int = 1,
-) -> Folded:
-    """Convolve every replica with its own kernels, padded to keep the size at stride 1."""
-    bias = None if bias is None else bias.to(x.dtype)
-    geometry = Geometry(stride, weight.shape[-1] // 2, weight.shape[0])
-    return kernels.convolution(x, weight.flatten(0, 1).to(x.dtype), bias, geometry)
+def convolve(x: Folded, kernels: Kernels, own: Operands, geometry: Geometry) -> Folded:
+    """Convolve every replica with its own kernels."""
+    bias = None if own.bias is None else own.bias.to(x.dtype)
+    return kernels.convolution(x, own.kernels.to(x.dtype), bias, geometry)
 
 
 class Norm(nn.Module):
@@ -65,16 +59,11 @@ class Norm(nn.Module):
         self.bias = nn.Parameter(torch.empty(replicas, channels)) if affine else None
         self.normalise = True
 
-    def forward(self, x: Folded, flow: Flow, rows: Rows = None) -> Folded:
+    def forward(self, x: Folded, kernels: Kernels, own: Operands | None = None) -> Folded:
+        """Normalise maps; scale and shift are those of a convolution's operands, if it has them."""
         if not self.normalise:
             return x
-        weight: Tensor | None = self.weight
-        bias: Tensor | None = self.bias
-        if weight is None or bias is None:
-            return flow.kernels.batch_norm(x)
-        if rows is not None:
-            weight, bias = weight[rows], bias[rows]
-        return flow.kernels.batch_norm(x, weight.flatten(), bias.flatten())
+        return kernels.batch_norm(x) if own is None else kernels.batch_norm(x, own.scale, own.shift)
 
 
 class ConvNorm(nn.Module):
@@ -85,25 +74,29 @@ class ConvNorm(nn.Module):
         self.conv = conv
         self.norm = Norm(conv.weight.shape[0], conv.weight.shape[1], affine)
 
+    def parts(self, get: Lookup) -> Parts:
+        scale, shift = self.norm.weight, self.norm.bias
+        own = self.conv.parts(get)
+        return own if scale is None or shift is None else own._replace(scale=get(scale), shift=get(shift))
+
     def forward(self, x: Folded, flow: Flow, rows: Rows = None) -> Folded:
-        return self.norm(flow.show("convolution", self.conv(x, flow, rows), rows), flow, rows)
+        y, own = _convolved([self], x, flow, rows)
+        return self.norm(y, flow.kernels, own)
+
+
+def _geometry(conv: Conv, own: Operands, flow: Flow, rows: Rows) -> Geometry:
+    return Geometry(conv.stride, own.kernels.shape[-1] // 2, flow.replicas if rows is None else len(rows))
 
 
 def size_of_maps(conv: ConvNorm, images: Float[Tensor, "replicas n c h w"]) -> int:
     """Return how many numbers a convolution of stride 1 makes of images, of all replicas."""
-    replicas, out = conv.conv.weight.shape[:2]
-    return int(replicas) * int(out) * images[0, :, 0].numel()
+    return int(conv.conv.weight.shape[1]) * images[:, :, 0].numel()
 
 
 def together(modules: Sequence[ConvNorm], x: Folded, flow: Flow) -> Folded:
     """Return the maps of convolutions of one input, computed as one; side by side within each replica, normalised."""
-    norms, joined = [module.norm for module in modules], _convolved(modules, x, flow)
-    if not norms[0].normalise:
-        return joined
-    if norms[0].weight is None:
-        return flow.kernels.batch_norm(joined)
-    affine = (torch.cat([getattr(norm, name) for norm in norms], 1).flatten() for name in ("weight", "bias"))
-    return flow.kernels.batch_norm(joined, *affine)
+    joined, own = _convolved(modules, x, flow)
+    return modules[0].norm(joined, flow.kernels, own)
 
 
 def scaled_together(
@@ -115,42 +108,32 @@ def scaled_together(
     computed, and neither the unweighted maps nor a gradient of each are kept for derivatives.
     """
     assert modules[0].norm.weight is None
-    joined = _convolved(modules, x, flow)
+    joined, _ = _convolved(modules, x, flow)
     return (
         flow.kernels.batch_norm(joined, scale) if modules[0].norm.normalise else factored(joined, scale[:, None, None])
     )
 
 
-def _convolved(modules: Sequence[ConvNorm], x: Folded, flow: Flow) -> Folded:
-    biases = [module.conv.bias for module in modules]
-    bias = None if biases[0] is None else _joined([b for b in biases if b is not None]).flatten()
-    weight = _joined(_kernels(modules))
-    return flow.show("convolution", convolve(x, flow.kernels, weight, bias))
+def _convolved(modules: Sequence[ConvNorm], x: Folded, flow: Flow, rows: Rows = None) -> tuple[Folded, Operands]:
+    """Return the maps of convolutions of one input, computed as one, and what they were computed with."""
+    own = flow.weights.of(*modules).of(rows, flow.replicas)
+    y = convolve(x, flow.kernels, own, _geometry(modules[0].conv, own, flow, rows))
+    return flow.show("convolution", y, rows), own
 
 
-def _joined(parameters: Sequence[Float[Tensor, "replicas _channels ..."]]) -> Float[Tensor, "replicas _channels ..."]:
-    return parameters[0] if len(parameters) == 1 else torch.cat(list(parameters), 1)
+def sizes_join(numbers: int, replicas: int, inputs: ForwardInputs) -> bool:
+    """Return whether a pass is faster with kernels of several sizes applied `together`, the smaller amid zeros.
 
-
-def _kernels(modules: Sequence[ConvNorm]) -> list[Float[Tensor, "replicas _out into side side"]]:
-    """Return the kernels, smaller ones with zeros around them."""
-    weights = [module.conv.weight for module in modules]
-    side = max(weight.shape[-1] for weight in weights)
-    return [w if w.shape[-1] == side else F.pad(w, [(side - w.shape[-1]) // 2] * 4) for w in weights]
-
-
-def sizes_join(x: Folded, flow: Flow) -> bool:
-    """Return whether it is faster to convolve with kernels of several sizes `together`, the smaller amid zeros.
-
-    Of one seed's small maps, where calls are what costs: a step of the embedded size takes .93 of the time on s1 and
-    .98 on nb201, a product with the Hessian .85; steps of two seeds take 1.01 and of four 1.04. Measured on a CPU.
+    That of one seed's small maps (so many numbers at the stem) is, where calls are what costs: a step of the embedded
+    size takes .93 of the time on s1 and .98 on nb201, a product with the Hessian .85; steps of two seeds take 1.01 and
+    of four 1.04. Measured on a CPU.
     """
-    return flow.replicas == 1 and flow.observe is None and x.numel() <= SMALL
+    return replicas == 1 and inputs.observe is None and numbers <= SMALL
 
 
-def apart(modules: Sequence[ConvNorm], joined: Folded) -> list[Folded]:
+def apart(modules: Sequence[ConvNorm], joined: Folded, replicas: int) -> list[Folded]:
     """Return what each of the convolutions computed together has given."""
-    return split(joined, len(modules[0].conv.weight), [module.conv.weight.shape[1] for module in modules])
+    return split(joined, replicas, [module.conv.weight.shape[1] for module in modules])
 
 
 def without_normalisation(network: nn.Module) -> None:
@@ -168,8 +151,13 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.empty(replicas, classes, channels))
         self.bias = nn.Parameter(torch.empty(replicas, classes))
 
-    def forward(self, x: Float[Tensor, "replicas n c"]) -> Float[Tensor, "replicas n classes"]:
-        return torch.baddbmm(self.bias[:, None], x, self.weight.mT)
+    def parts(self, get: Lookup) -> Parts:
+        return Parts(get(self.weight), get(self.bias))
+
+    def forward(self, x: Float[Tensor, "replicas n c"], flow: Flow) -> Float[Tensor, "replicas n classes"]:
+        own, replicas = flow.weights.of(self), flow.replicas
+        assert own.bias is not None
+        return torch.baddbmm(own.bias.view(replicas, 1, -1), x, own.kernels.unflatten(0, (replicas, -1)).mT)
 
 
 def initialise(network: nn.Module, streams: Sequence[torch.Generator]) -> None:

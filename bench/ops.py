@@ -26,6 +26,7 @@ from bench.layout import (
     unfold,
 )
 from bench.mixture import Factors, columns
+from bench.weights import OWN, Weights
 from searchers._hosted import constant
 from searchers.base import ForwardInputs, Observation
 
@@ -35,14 +36,20 @@ Term = Callable[[Rows], Folded]
 
 @dataclass(frozen=True)
 class Flow:
-    """One forward pass over some replicas: the kernels it is computed with, and the observer that sees its maps.
+    """One forward pass over some replicas.
 
-    Without an observer maps pass as they are.
+    Attributes:
+        observe: sees the maps; without one they pass as they are.
+        kernels: what it is computed with.
+        weights: where it has its operands from.
+        sizes_join: whether kernels of several sizes are applied as one.
     """
 
     replicas: int
     observe: Callable[[Observation], None] | None
     kernels: Kernels
+    weights: Weights = OWN
+    sizes_join: bool = False
 
     def show(self, kind: Literal["relu", "convolution"], x: Folded, rows: Rows = None) -> Folded:
         """Return the map; what the observer sees lies on the way from it to the loss."""
@@ -62,7 +69,7 @@ def entering(images: Float[Tensor, "replicas n c h w"], inputs: ForwardInputs, w
 
 
 def flow_of(inputs: ForwardInputs, replicas: int) -> Flow:
-    """Return the pass that a network's inputs ask for."""
+    """Return the pass that a network's inputs ask for, with its own weights."""
     return Flow(replicas, inputs.observe, TWICE if inputs.twice else ONCE)
 
 

@@ -105,8 +105,7 @@ def weights_first(searcher: "Bilevel", batches: StepBatches) -> StepLosses:
 def first_order(searcher: "Bilevel", batches: StepBatches, inputs: ForwardInputs = ForwardInputs()) -> ArchGradient:
     """Return ∂L_val(w, α)/∂α with w fixed (Liu et al. 2019, DARTS, section 2.3, ξ = 0)."""
     leaves = searcher.leaves()
-    with searcher.fixed():
-        losses = _relax.loss(searcher.supernet, batches.val[0], searcher.recipe.relax(leaves), inputs=inputs)
+    losses = searcher.loss_by_logits(batches.val[0], searcher.recipe.relax(leaves), inputs)
     return by_logits(losses, leaves)
 
 
@@ -165,8 +164,8 @@ def weight_step(
     inputs: ForwardInputs = ForwardInputs(),
 ) -> Float[Tensor, " replicas"]:
     """Take one SGD step on the weights that the choices use; return the loss before it."""
-    parameters = optimiser.parameters
-    losses = _relax.loss(network, batch, choices, inputs=inputs)
-    gradients = torch.autograd.grad(losses.sum(), list(parameters.values()), allow_unused=True)
-    move_weights(network, optimiser, dict(zip(parameters, gradients, strict=True)), choices, lr)
+    leaf = optimiser.leaf()
+    losses = _relax.loss(network, batch, choices, leaf, inputs)
+    (gradient,) = torch.autograd.grad(losses.sum(), [leaf])
+    move_weights(network, optimiser, gradient, choices, lr)
     return losses.detach()

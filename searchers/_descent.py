@@ -4,8 +4,7 @@
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -13,12 +12,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from searchers import _relax
 from searchers._exclude import select_without
 from searchers._hosted import Streams
 from searchers._optim import SGD, ArchSettings, Gradients, Rate, Touched, WeightSettings, cosine, restore, touched
 from searchers.base import (
+    Batch,
     Choices,
     DataPolicy,
+    Flat,
+    ForwardInputs,
     Group,
     Logits,
     Native,
@@ -192,16 +195,15 @@ class Descent(ABC, Generic[R]):
         """Return the logits as leaves to differentiate by."""
         return {name: value.requires_grad_() for name, value in self.logits().items()}
 
-    @contextmanager
-    def fixed(self) -> Iterator[None]:
-        """Form no gradient of the weights in passes inside; cheaper than passes with detached ones."""
-        for parameter in self.parameters.values():
-            parameter.requires_grad = False
-        try:
-            yield
-        finally:
-            for parameter in self.parameters.values():
-                parameter.requires_grad = True
+    def loss_by_logits(
+        self, batch: Batch, choices: Choices, inputs: ForwardInputs = ForwardInputs()
+    ) -> Float[Tensor, " replicas"]:
+        """Return the loss of each replica as a function of the choices; no gradient of the weights is formed."""
+        return _relax.loss(self.supernet, batch, choices, self.fixed(), inputs)
+
+    def fixed(self) -> Flat:
+        """Return the weights side by side, so that no gradient of them is formed."""
+        return self.weights.layout.current(self.parameters)
 
     def frozen(self) -> dict[str, Tensor]:
         """Return the weights detached, so that no gradient is formed for them."""
@@ -243,9 +245,7 @@ def filled(gradient: Tensor | None, leaf: Tensor) -> Tensor:
     return torch.zeros_like(leaf) if gradient is None else gradient
 
 
-def move_weights(
-    network: Supernet, optimiser: SGD, gradients: Mapping[str, Tensor | None], choices: Choices, lr: float
-) -> None:
+def move_weights(network: Supernet, optimiser: SGD, gradients: Flat, choices: Choices, lr: float) -> None:
     """Take one SGD step on the weights that the choices use."""
     used = None if choices.active is None else touched(network, choices, list(optimiser.parameters))
     optimiser.step(gradients, lr, used)

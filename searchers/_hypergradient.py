@@ -9,9 +9,8 @@ from torch import Tensor
 
 from searchers import _relax
 from searchers._bilevel import ArchGradient, Bilevel, first_order
-from searchers.base import Batch, ForwardInputs, StepBatches
+from searchers.base import Batch, Flat, ForwardInputs, StepBatches
 
-Flat = Float[Tensor, "replicas size"]
 Order = Literal["first", "second"]
 FormGradient = Callable[[Bilevel, StepBatches], ArchGradient]
 
@@ -33,34 +32,33 @@ def second_order(xi: float | None = None, radius: float = 0.01) -> FormGradient:
 def unrolled(searcher: Bilevel, batches: StepBatches, xi: float, radius: float) -> ArchGradient:
     """Return the gradient of α ↦ L_val(w'(α), α), its second-order term by a central difference for each replica."""
     train, val = batches.train[0], batches.val[0]
-    ahead = {name: value.requires_grad_() for name, value in _lookahead(searcher, train, xi).items()}
+    ahead = _lookahead(searcher, train, xi).requires_grad_()
     leaves = searcher.leaves()
     losses = _relax.loss(searcher.supernet, val, searcher.relax(leaves), ahead)
-    gradients = torch.autograd.grad(losses.sum(), [*leaves.values(), *ahead.values()])
-    direct = dict(zip(leaves, gradients, strict=False))
-    toward = searcher.weights.layout.flatten(dict(zip(ahead, gradients[len(leaves) :], strict=True)))
+    *gradients, toward = torch.autograd.grad(losses.sum(), [*leaves.values(), ahead])
+    direct = dict(zip(leaves, gradients, strict=True))
     implicit = mixed_derivative(searcher, train, toward, radius)
     return ArchGradient({name: direct[name] - xi * implicit[name] for name in leaves}, losses.detach())
 
 
-def _lookahead(searcher: Bilevel, train: Batch, xi: float) -> dict[str, Tensor]:
-    losses = _relax.loss(searcher.supernet, train, searcher.relax(searcher.logits()))
-    gradients = torch.autograd.grad(losses.sum(), list(searcher.parameters.values()))
-    return searcher.weights.lookahead(dict(zip(searcher.parameters, gradients, strict=True)), xi)
+def _lookahead(searcher: Bilevel, train: Batch, xi: float) -> Flat:
+    weights = searcher.weights.leaf()
+    losses = _relax.loss(searcher.supernet, train, searcher.relax(searcher.logits()), weights)
+    (gradient,) = torch.autograd.grad(losses.sum(), [weights])
+    return searcher.weights.lookahead(gradient, xi)
 
 
 def mixed_derivative(
     searcher: Bilevel, train: Batch, toward: Float[Tensor, "replicas size"], radius: float
 ) -> dict[str, Tensor]:
     """Return (∂L_train(w + R·v)/∂α − ∂L_train(w − R·v)/∂α) / (2R) with R = radius/‖v‖ of each replica."""
-    layout = searcher.weights.layout
-    flat = layout.flatten(searcher.frozen())
+    flat = searcher.fixed()
     # A replica whose v is zero moves nowhere and has no second-order term; its length only has to be finite.
     length = radius / toward.norm(dim=1, keepdim=True).clamp_min(torch.finfo(toward.dtype).tiny)
     sides = []
     for sign in (1.0, -1.0):
         leaves = searcher.leaves()
-        moved = layout.split(flat + sign * length * toward)
+        moved = flat + sign * length * toward
         losses = _relax.loss(searcher.supernet, train, searcher.relax(leaves), moved, ForwardInputs(exact=True))
         sides.append(torch.autograd.grad(losses.sum(), list(leaves.values())))
     width = 2 * length[:, :, None]
@@ -78,16 +76,14 @@ def neumann(product: Callable[[Flat], Flat], start: Flat, eta: float, terms: int
 
 def weight_hessian(searcher: Bilevel, train: Batch) -> Callable[[Flat], Flat]:
     """Return v ↦ ∂²L_train/∂w²·v of each replica at the present weights and logits; one backward pass a call."""
-    weights = {name: value.requires_grad_() for name, value in searcher.frozen().items()}
+    weights = searcher.weights.leaf()
     losses = _relax.loss(
         searcher.supernet, train, searcher.relax(searcher.logits()), weights, ForwardInputs(twice=True)
     )
-    leaves, layout = list(weights.values()), searcher.weights.layout
-    gradient = torch.autograd.grad(losses.sum(), leaves, create_graph=True, materialize_grads=True)
-    flat = layout.flatten(dict(zip(weights, gradient, strict=True)))
+    (gradient,) = torch.autograd.grad(losses.sum(), [weights], create_graph=True)
 
     def product(vector: Flat) -> Flat:
-        found = torch.autograd.grad(flat, leaves, vector, retain_graph=True, materialize_grads=True)
-        return layout.flatten(dict(zip(weights, found, strict=True)))
+        (found,) = torch.autograd.grad(gradient, [weights], vector, retain_graph=True, materialize_grads=True)
+        return found
 
     return product

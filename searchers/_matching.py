@@ -12,9 +12,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from searchers._optim import Layout
-from searchers.base import Address, Supernet
+from searchers.base import Address, Flat, Supernet
 
-Flat = Float[Tensor, "replicas size"]
 PerOperation = Float[Tensor, "replicas operations"]
 
 

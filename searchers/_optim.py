@@ -7,7 +7,7 @@ optimiser remembers stays where it is in memory, so that a recorded step can be 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from searchers._hosted import constant
-from searchers.base import Choices, Supernet
+from searchers.base import Choices, Flat, Supernet
 
-Gradients = Mapping[str, Tensor | None]
+Gradients = Mapping[str, Tensor | None] | Flat
 Rate = float | Float[Tensor, " replicas"]
 Touched = Bool[Tensor, "replicas size"] | None
 
@@ -63,16 +63,19 @@ class Layout:
         self.sizes = [value[0].numel() for value in parameters.values()]
         self.like = next(iter(parameters.values())).detach()
         self.replicas = len(self.like)
+        self.memory = _adjoining([value.detach() for value in parameters.values()])
 
-    def flatten(self, values: Gradients) -> Float[Tensor, "replicas size"]:
+    def flatten(self, values: Gradients) -> Flat:
         """Return the values side by side; an absent one is zero."""
+        if isinstance(values, Tensor):
+            return values
         parts = []
         for (name, shape), size in zip(self.shapes.items(), self.sizes, strict=True):
             value = values.get(name)
             parts.append(self.like.new_zeros(shape[0], size) if value is None else value.reshape(shape[0], size))
         return torch.cat(parts, 1)
 
-    def split(self, flat: Float[Tensor, "replicas size"]) -> dict[str, Tensor]:
+    def split(self, flat: Flat) -> dict[str, Tensor]:
         """Undo `flatten`."""
         parts = flat.split(self.sizes, 1)
         return {name: part.reshape(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
@@ -84,9 +87,34 @@ class Layout:
         device, size = self.like.device, sum(self.sizes)
         return constant(touched, device).repeat_interleave(constant(self.sizes, device), 1, output_size=size)
 
-    def store(self, parameters: Mapping[str, Tensor], flat: Float[Tensor, "replicas size"]) -> None:
+    def current(self, parameters: Mapping[str, Tensor]) -> Flat:
+        """Return the parameters side by side, detached: their own memory where they lie so, a copy where not."""
+        return self.flatten(parameters).detach() if self.memory is None else self.memory.detach()
+
+    def store(self, parameters: Mapping[str, Tensor], flat: Flat) -> None:
+        if self.memory is not None:
+            self.memory.copy_(flat)
+            return
         with torch.no_grad():
             torch._foreach_copy_(list(parameters.values()), list(self.split(flat).values()))
+
+
+def _adjoining(values: Sequence[Tensor]) -> Flat | None:
+    """Return the memory of tensors that lie side by side in each replica, as one tensor; None where they do not."""
+    first, size = values[0], sum(value[0].numel() for value in values)
+    storage, end = first.untyped_storage().data_ptr(), first.storage_offset()
+    for value in values:
+        dense = value[0].is_contiguous() and (len(value) == 1 or value.stride(0) == size)
+        if not dense or value.storage_offset() != end or value.untyped_storage().data_ptr() != storage:
+            return None
+        end += value[0].numel()
+    return first.as_strided((len(first), size), (size, 1))
+
+
+def side_by_side(network: Supernet) -> Flat:
+    """Return a network's weights as `ForwardInputs.weights` takes them, detached."""
+    parameters = dict(network.named_parameters())
+    return Layout(parameters).current(parameters)
 
 
 def touched(network: Supernet, choices: Choices, names: list[str]) -> Bool[np.ndarray, "replicas names"]:
@@ -104,7 +132,7 @@ def touched(network: Supernet, choices: Choices, names: list[str]) -> Bool[np.nd
     return used
 
 
-def clip(gradient: Float[Tensor, "replicas size"], bound: float | None) -> Float[Tensor, "replicas size"]:
+def clip(gradient: Flat, bound: float | None) -> Flat:
     """Scale each replica's gradient to a norm of at most `bound`, as torch's clip_grad_norm_ does."""
     if bound is None:
         return gradient
@@ -136,13 +164,17 @@ class SGD:
         self.weight_decay: Rate = settings.weight_decay
         self.momentum = torch.zeros_like(self.layout.flatten(parameters).detach())
 
+    def leaf(self) -> Flat:
+        """Return the parameters side by side, a leaf to differentiate by."""
+        return self.layout.current(self.parameters).requires_grad_()
+
     def step(self, gradients: Gradients, lr: Rate, used: Bool[np.ndarray, "replicas names"] | None = None) -> None:
         """Update the parameters; `used` says which of them move for which replica (None: all)."""
         self.move(gradients, lr, None if used is None else self.layout.spread(used))
 
     def move(self, gradients: Gradients, lr: Rate, mask: Touched) -> None:
         """Update the parameters; entries outside the mask stay as they are, and so does their momentum (None: all)."""
-        flat = self.layout.flatten(self.parameters).detach()
+        flat = self.layout.current(self.parameters)
         gradient = clip(self.layout.flatten(gradients), self.settings.clip)
         direction = gradient + _column(self.weight_decay) * flat
         momentum = self.settings.momentum * self.momentum + direction
@@ -153,11 +185,11 @@ class SGD:
         self.momentum.copy_(momentum)
         self.layout.store(self.parameters, moved)
 
-    def lookahead(self, gradients: Gradients, lr: Rate) -> dict[str, Tensor]:
+    def lookahead(self, gradients: Gradients, lr: Rate) -> Flat:
         """Return the weights after one step without clipping and Nesterov: w − ξ(μ·m + ∇L + λ·w)."""
-        flat = self.layout.flatten(self.parameters).detach()
+        flat = self.layout.current(self.parameters)
         direction = self.layout.flatten(gradients) + _column(self.weight_decay) * flat
-        return self.layout.split(flat - _column(lr) * (self.settings.momentum * self.momentum + direction))
+        return flat - _column(lr) * (self.settings.momentum * self.momentum + direction)
 
     def state_dict(self) -> dict[str, Any]:
         return {"momentum": self.momentum, "weight_decay": self.weight_decay}
@@ -178,7 +210,7 @@ class Adam:
 
     def step(self, gradients: Gradients, lr: Rate, moves: Touched = None) -> None:
         """Update the parameters; entries outside `moves` stay as they are (None: all move)."""
-        flat = self.layout.flatten(self.parameters).detach()
+        flat = self.layout.current(self.parameters)
         gradient = self.layout.flatten(gradients) + self.settings.weight_decay * flat
         first, second = self.settings.betas
         mean = first * self.mean + (1 - first) * gradient

@@ -11,7 +11,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from searchers.base import Batch, Choices, ForwardInputs, Logits, Native, Searcher, Supernet
+from searchers._optim import side_by_side
+from searchers.base import Batch, Choices, Flat, ForwardInputs, Logits, Native, Searcher, Supernet
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class Part:
     def shift_invariant(self) -> tuple[str, ...]:
         return self.searcher.shift_invariant
 
-    def weights(self) -> Mapping[str, Tensor]:
-        """Return the detached weights of these replicas."""
-        return {name: value.detach()[self.rows] for name, value in self.searcher.supernet.named_parameters()}
+    def weights(self) -> Flat:
+        """Return the detached weights of these replicas, side by side."""
+        return side_by_side(self.searcher.supernet)[self.rows]
 
     def logits(self) -> Logits:
         return {name: value[self.rows] for name, value in self.searcher.logits().items()}

@@ -165,7 +165,7 @@ class Perturbation:
         """Move the logits of the rows that are open; return the loss before."""
         assert isinstance(self.search, Tunable)
         leaves = {name: value.requires_grad_() for name, value in self.logits().items()}
-        weights = {name: value.detach() for name, value in self.weights.parameters.items()}
+        weights = self.weights.layout.current(self.weights.parameters)
         losses = _relax.loss(self.supernet, batch, self.relax(leaves), weights)
         values = list(leaves.values())
         # Decisions may leave no path from an open row to the output.

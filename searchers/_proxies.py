@@ -27,6 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from searchers import _relax
+from searchers._optim import Layout, side_by_side
 from searchers.base import Batch, Choices, ForwardInputs, Observation, Supernet, SupernetOptions
 
 K = 1e-5
@@ -147,13 +148,13 @@ def fisher(network: Supernet, choices: Choices, batch: Batch) -> Score:
 
 def synflow(network: Supernet, choices: Choices, batch: Batch) -> Score:
     """Return the strength of all paths through the network, whatever the data."""
-    assert isinstance(network, torch.nn.Module)
-    weights = {name: value.detach().double().abs().requires_grad_() for name, value in network.named_parameters()}
+    weights = side_by_side(network).double().abs().requires_grad_()
     mixed = Choices({name: value.double() for name, value in choices.weights.items()}, choices.active)
     image = torch.ones_like(batch.images[:, :1], dtype=torch.float64)
-    strength = torch.func.functional_call(network, weights, (image, mixed)).sum((1, 2))
-    found = _derivatives(strength, [value for value in weights.values() if _counts(value)])
-    return _total([(w.detach() * g).flatten(1).sum(1) for w, g in found], strength)
+    strength = network(image, mixed, ForwardInputs(weights=weights)).sum((1, 2))
+    ((_, gradient),) = _derivatives(strength, [weights])
+    by_name = Layout(dict(network.named_parameters())).split(weights.detach() * gradient)
+    return _total([value.flatten(1).sum(1) for value in by_name.values() if _counts(value)], strength)
 
 
 def _counts(value: Tensor) -> bool:

@@ -1,6 +1,7 @@
 """From logits to mixing weights, and the losses of both levels."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -60,11 +61,9 @@ def loss(
     network: Supernet,
     batch: Batch,
     choices: Choices,
-    weights: Mapping[str, Tensor] | None = None,
+    weights: Float[Tensor, "replicas size"] | None = None,
     inputs: ForwardInputs = ForwardInputs(),
 ) -> Float[Tensor, " replicas"]:
-    """Return the loss of each replica, with other weights than the network's own if given."""
-    if weights is None:
-        return cross_entropy(network(batch.images, choices, inputs), batch)
-    assert isinstance(network, torch.nn.Module)
-    return cross_entropy(torch.func.functional_call(network, dict(weights), (batch.images, choices, inputs)), batch)
+    """Return the loss of each replica, with these weights in place of the network's own if given."""
+    inputs = inputs if weights is None else replace(inputs, weights=weights)
+    return cross_entropy(network(batch.images, choices, inputs), batch)

@@ -77,10 +77,10 @@ class Single(Descent[SingleRecipe]):
         leaves = {name: value.detach().requires_grad_() for name, value in before.items()}
         choices = self.relax(leaves) if recipe.choices is None else recipe.choices(self, leaves)
         inputs = ForwardInputs() if recipe.inputs is None else recipe.inputs(self, batches)
-        losses = _relax.loss(self.supernet, batches.train[0], choices, inputs=inputs)
-        found = torch.autograd.grad(losses.sum(), [*leaves.values(), *self.parameters.values()], allow_unused=True)
-        by_logits = {n: filled(g, leaf) for (n, leaf), g in zip(leaves.items(), found, strict=False)}
-        by_weights = dict(zip(self.parameters, found[len(leaves) :], strict=True))
+        weights = self.weights.leaf()
+        losses = _relax.loss(self.supernet, batches.train[0], choices, weights, inputs)
+        *found, by_weights = torch.autograd.grad(losses.sum(), [*leaves.values(), weights], allow_unused=True)
+        by_logits = {n: filled(g, leaf) for (n, leaf), g in zip(leaves.items(), found, strict=True)}
         moves = None if recipe.moves is None else recipe.moves(self, choices)
         self.arch.step(self.penalised(by_logits), self.arch_lr, moves)
         move_weights(self.supernet, self.weights, by_weights, choices, self.lr)

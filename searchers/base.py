@@ -24,6 +24,10 @@ Active = Mapping[str, Bool[np.ndarray, "cells replicas decisions options"]]
 """Group name to the options that are computed, decided on the host."""
 
 
+Flat = Float[Tensor, "replicas size"]
+"""A network's weights, or a gradient by them, side by side in the order of `named_parameters`."""
+
+
 @dataclass(frozen=True)
 class Group:
     """A table of decisions that share their options.
@@ -118,6 +122,8 @@ class ForwardInputs:
             changes no output. Such a pass is `exact`.
         exact: whether second derivatives, or the difference between this pass and another that hardly differs, will be
             asked for: narrow images are widened to the type of the weights.
+        weights: what to compute with in place of the network's own weights; one tensor is faster to differentiate by
+            than each of them. None: the network's own.
     """
 
     keep: Mapping[str, Float[Tensor, "cells replicas n decisions"]] | None = None
@@ -126,6 +132,7 @@ class ForwardInputs:
     observe: Callable[[Observation], None] | None = None
     twice: bool = False
     exact: bool = False
+    weights: Flat | None = None
 
 
 @dataclass(frozen=True)
@@ -173,7 +180,7 @@ class Supernet(Protocol):
 
     Maps have the type of the images, which may be narrower than that of weights, choices and output
     (docs/precision.md).
-    Other weights (unrolled, perturbed, averaged) go in through `torch.func.functional_call`. Batch normalisation uses
+    Other weights (unrolled, perturbed, averaged) go in through `ForwardInputs.weights`. Batch normalisation uses
     batch statistics always: no running statistics exist.
     """
 

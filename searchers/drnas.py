@@ -22,7 +22,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from searchers import _relax
 from searchers._bilevel import ArchGradient, Bilevel, Moment, Recipe
 from searchers._optim import ArchSettings, WeightSettings
 from searchers.base import Choices, Logits, Resources, StepBatches
@@ -76,8 +75,7 @@ def arch_gradient(searcher: Bilevel, batches: StepBatches) -> ArchGradient:
     """Return the gradient of the validation loss of a sample."""
     leaves = searcher.leaves()
     choices = sample(leaves, searcher.resources.stream("dirichlet/val", searcher.steps))
-    with searcher.fixed():
-        losses = _relax.loss(searcher.supernet, batches.val[0], choices)
+    losses = searcher.loss_by_logits(batches.val[0], choices)
     gradient = torch.autograd.grad(losses.sum(), list(leaves.values()))
     return ArchGradient(dict(zip(leaves, gradient, strict=True)), losses.detach())
 

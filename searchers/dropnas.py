@@ -107,9 +107,9 @@ def decay(searcher: Single, chosen: Choices, settings: Settings) -> None:
     """Step both optimisers on the gradient of λ_w‖w‖² + λ_α‖α‖² over what was kept."""
     layout = searcher.weights.layout
     used = touched(searcher.supernet, chosen, list(searcher.parameters))
-    flat, mask = layout.flatten(searcher.frozen()), layout.spread(used)
+    flat, mask = searcher.fixed(), layout.spread(used)
     kept_weights = flat if mask is None else torch.where(mask, flat, 0.0)
-    searcher.weights.step(layout.split(2 * settings.weights.weight_decay * kept_weights), searcher.lr, used)
+    searcher.weights.step(2 * settings.weights.weight_decay * kept_weights, searcher.lr, used)
     logits = searcher.logits()
     kept = dropout.kept_options(logits, chosen)
     gradient = {name: 2 * settings.arch.weight_decay * value * kept[name] for name, value in logits.items()}

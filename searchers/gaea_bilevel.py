@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-from searchers import _relax
 from searchers._bilevel import ArchGradient, Bilevel, Recipe
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._simplex import Simplex, SimplexSettings
@@ -39,8 +38,7 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
 
     def gradient(searcher: Bilevel, batches: StepBatches) -> ArchGradient:
         leaves = searcher.leaves()
-        with searcher.fixed():
-            losses = _relax.loss(searcher.supernet, batches.val[0], simplex.by_theta(leaves))
+        losses = searcher.loss_by_logits(batches.val[0], simplex.by_theta(leaves))
         found = torch.autograd.grad(losses.sum(), list(leaves.values()))
         return ArchGradient(dict(zip(leaves, found, strict=True)), losses.detach())
 

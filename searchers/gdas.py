@@ -28,7 +28,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from searchers import _relax
 from searchers._bilevel import ArchGradient, Bilevel, Recipe, by_logits, clipped
 from searchers._gumbel import Noise, gumbel
 from searchers._optim import ArchSettings, WeightSettings
@@ -84,8 +83,7 @@ def build(settings: Settings, resources: Resources) -> Bilevel:
     def gradient(searcher: Bilevel, batches: StepBatches) -> ArchGradient:
         leaves = searcher.leaves()
         choices, inputs = drawn(searcher, "arch", leaves, searcher.steps)
-        with searcher.fixed():
-            losses = _relax.loss(searcher.supernet, batches.val[0], choices, inputs=inputs)
+        losses = searcher.loss_by_logits(batches.val[0], choices, inputs)
         return clipped(by_logits(losses, leaves), settings.arch_clip)
 
     recipe = Recipe(

@@ -26,7 +26,7 @@ from searchers import _relax
 from searchers._bilevel import ArchGradient, Bilevel, Recipe, weight_step, weights_first
 from searchers._hypergradient import mixed_derivative, neumann, weight_hessian
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Batch, DataPolicy, Resources, StepBatches
+from searchers.base import Batch, DataPolicy, Flat, Resources, StepBatches
 from searchers.entry import Method
 
 
@@ -59,18 +59,17 @@ def policy(settings: Settings) -> DataPolicy:
 
 
 def hypergradient(
-    searcher: Bilevel, train: Batch, val: Batch, eta: float, settings: Settings, ahead: dict[str, Tensor] | None = None
+    searcher: Bilevel, train: Batch, val: Batch, eta: float, settings: Settings, ahead: Flat | None = None
 ) -> ArchGradient:
     """Return the gradient of the validation loss through the training of the weights.
 
     The validation loss is taken at the weights `ahead`; None: at the present ones, as all else.
     """
-    weights = {name: w.requires_grad_() for name, w in (searcher.frozen() if ahead is None else ahead).items()}
+    weights = searcher.weights.leaf() if ahead is None else ahead.requires_grad_()
     leaves = searcher.leaves()
     losses = _relax.loss(searcher.supernet, val, searcher.relax(leaves), weights)
-    found = torch.autograd.grad(losses.sum(), [*leaves.values(), *weights.values()], materialize_grads=True)
-    direct = dict(zip(leaves, found, strict=False))
-    start = searcher.weights.layout.flatten(dict(zip(weights, found[len(leaves) :], strict=True)))
+    *found, start = torch.autograd.grad(losses.sum(), [*leaves.values(), weights], materialize_grads=True)
+    direct = dict(zip(leaves, found, strict=True))
     product = weight_hessian(searcher, train) if settings.terms else torch.zeros_like
     toward = neumann(product, start, eta, settings.terms)
     implicit = mixed_derivative(searcher, train, toward, settings.radius)

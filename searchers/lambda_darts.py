@@ -26,7 +26,7 @@ from torch import Tensor
 from searchers import _relax
 from searchers._bilevel import Bilevel, Recipe, weights_first
 from searchers._optim import ArchSettings, WeightSettings
-from searchers.base import Batch, Choices, ForwardInputs, Resources, StepBatches
+from searchers.base import Batch, Choices, Flat, ForwardInputs, Resources, StepBatches
 from searchers.entry import Method, Published
 
 PerCell = dict[str, Float[Tensor, "cells replicas decisions options"]]
@@ -82,32 +82,30 @@ def separated(vector: Joined, like: PerCell) -> PerCell:
     return {name: part.reshape(table.shape) for (name, table), part in zip(like.items(), parts, strict=True)}
 
 
-def alignment_by_weights(searcher: Bilevel, batch: Batch, mixing: PerCell, v: Joined, radius: float) -> list[Tensor]:
+def alignment_by_weights(searcher: Bilevel, batch: Batch, mixing: PerCell, v: Joined, radius: float) -> Flat:
     """Return ∇_w Λ by a central difference of each replica along v."""
     length = radius / v.flatten(1).norm(dim=1).clamp_min(torch.finfo(v.dtype).tiny)
     moves = separated(length[:, None, None] * v, mixing)
-    sides = []
+    sides: list[Tensor] = []
     for sign in (1.0, -1.0):
         choices = Choices({name: table.detach() + sign * moves[name] for name, table in mixing.items()})
-        losses = _relax.loss(searcher.supernet, batch, choices, inputs=ForwardInputs(exact=True))
-        sides.append(torch.autograd.grad(losses.sum(), list(searcher.parameters.values()), materialize_grads=True))
-    return [(p - m) / (2 * length).view(-1, *[1] * (p.dim() - 1)) for p, m in zip(*sides, strict=True)]
+        weights = searcher.weights.leaf()
+        losses = _relax.loss(searcher.supernet, batch, choices, weights, ForwardInputs(exact=True))
+        sides += torch.autograd.grad(losses.sum(), [weights])
+    return (sides[0] - sides[1]) / (2 * length)[:, None]
 
 
 def update(searcher: Bilevel, batch: Batch, weight: float, radius: float) -> Float[Tensor, " replicas"]:
     """Move the weights by ∂L/∂w − weight·∇_w Λ; return the loss before."""
-    cells, names = searcher.supernet.cells, list(searcher.parameters)
+    cells, weights = searcher.supernet.cells, searcher.weights.leaf()
     shared = searcher.relax(searcher.logits()).weights
     mixing = {n: p.expand(cells, *p.shape[1:]).clone().requires_grad_() for n, p in shared.items()}
-    losses = _relax.loss(searcher.supernet, batch, Choices(mixing))
-    leaves = [*mixing.values(), *searcher.parameters.values()]
-    found = torch.autograd.grad(losses.sum(), leaves, materialize_grads=True)
-    total = list(found[len(mixing) :])
+    losses = _relax.loss(searcher.supernet, batch, Choices(mixing), weights)
+    *found, total = torch.autograd.grad(losses.sum(), [*mixing.values(), weights], materialize_grads=True)
     if weight:
-        v = alignment_gradient(joined(dict(zip(mixing, found, strict=False))))
-        extra = alignment_by_weights(searcher, batch, mixing, v, radius)
-        total = [gradient - weight * term for gradient, term in zip(total, extra, strict=True)]
-    searcher.weights.step(dict(zip(names, total, strict=True)), searcher.lr)
+        v = alignment_gradient(joined(dict(zip(mixing, found, strict=True))))
+        total = total - weight * alignment_by_weights(searcher, batch, mixing, v, radius)
+    searcher.weights.step(total, searcher.lr)
     return losses.detach()
 
 

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from searchers import _relax
 from searchers._bilevel import ArchGradient, Bilevel, Recipe
-from searchers._descent import filled
 from searchers._exclude import softmax_without
 from searchers._matching import Matching
 from searchers._optim import ArchSettings, WeightSettings
@@ -55,26 +54,21 @@ class Settings:
 def arch_gradient(matching: Matching, searcher: Bilevel, batches: StepBatches) -> ArchGradient:
     """Return ∂L_val/∂α; show ∂L_val/∂w to the matching."""
     leaves = searcher.leaves()
-    losses = _relax.loss(searcher.supernet, batches.val[0], searcher.relax(leaves))
-    tensors = {**leaves, **searcher.parameters}
-    found = torch.autograd.grad(losses.sum(), list(tensors.values()), allow_unused=True)
-    gradients = dict(zip(tensors, found, strict=True))
-    matching.see(matching.layout.flatten(gradients))
-    return ArchGradient({name: filled(gradients[name], leaf) for name, leaf in leaves.items()}, losses.detach())
+    weights = searcher.weights.leaf()
+    losses = _relax.loss(searcher.supernet, batches.val[0], searcher.relax(leaves), weights)
+    *found, by_weights = torch.autograd.grad(losses.sum(), [*leaves.values(), weights], materialize_grads=True)
+    matching.see(by_weights)
+    return ArchGradient(dict(zip(leaves, found, strict=True)), losses.detach())
 
 
 def update(matching: Matching, searcher: Bilevel, batches: StepBatches) -> Float[Tensor, " replicas"]:
     """Move the weights that are not frozen; return the loss before."""
-    losses = _relax.loss(searcher.supernet, batches.train[0], searcher.relax(searcher.logits()))
-    parameters = searcher.parameters
-    found = torch.autograd.grad(losses.sum(), list(parameters.values()), allow_unused=True)
-    gradients: dict[str, Tensor | None] = dict(zip(parameters, found, strict=True))
-    matching.train = matching.layout.flatten(gradients)
-    used = matching.used()
-    if used is not None:
-        free = matching.layout.spread(used)
-        gradients = {**matching.layout.split(matching.train if free is None else matching.train * free)}
-    searcher.weights.step(gradients, searcher.lr, used)
+    weights = searcher.weights.leaf()
+    losses = _relax.loss(searcher.supernet, batches.train[0], searcher.relax(searcher.logits()), weights)
+    (gradient,) = torch.autograd.grad(losses.sum(), [weights])
+    matching.train, used = gradient, matching.used()
+    free = None if used is None else matching.layout.spread(used)
+    searcher.weights.step(gradient if free is None else gradient * free, searcher.lr, used)
     return losses.detach()
 
 

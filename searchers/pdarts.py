@@ -97,8 +97,7 @@ class Stages:
         def gradient(searcher: Bilevel, batches: StepBatches) -> ArchGradient:
             leaves = searcher.leaves()
             choices = self.dropped(searcher, stage, "arch", leaves)
-            with searcher.fixed():
-                losses = _relax.loss(searcher.supernet, batches.val[0], choices)
+            losses = searcher.loss_by_logits(batches.val[0], choices)
             return clipped(by_logits(losses, leaves), settings.arch_clip)
 
         recipe = Recipe(

@@ -33,7 +33,7 @@ from searchers._optim import WeightSettings, touched
 from searchers._paths import PathRecipe, Paths, alive, rank_uniform, weights_only
 from searchers._ranking import KHot, RankingSettings
 from searchers._relax import cross_entropy
-from searchers.base import Batch, Choices, DataPolicy, Resources
+from searchers.base import Batch, Choices, DataPolicy, ForwardInputs, Resources
 from searchers.entry import Method, Published
 
 PerReplica = Float[Tensor, " replicas"]
@@ -72,14 +72,10 @@ class Teacher:
 
     def follow(self, searcher: Paths, used: Bool[np.ndarray, "replicas names"]) -> None:
         """Move towards the weights in what is used."""
-        now = searcher.weights.layout.flatten(searcher.parameters).detach()
+        now = searcher.weights.layout.current(searcher.parameters).clone()
         before = now if self.flat is None else self.flat
         moved, mask = self.momentum * before + (1 - self.momentum) * now, searcher.weights.layout.spread(used)
         self.flat = moved if mask is None else torch.where(mask, moved, before)
-
-    def weights(self, searcher: Paths) -> dict[str, Tensor]:
-        assert self.flat is not None
-        return searcher.weights.layout.split(self.flat)
 
     def state_dict(self) -> dict[str, Any]:
         return {"flat": self.flat}
@@ -111,22 +107,22 @@ def update(searcher: Paths, batch: Batch, teacher: Teacher, settings: Settings) 
     cells = paths(searcher, settings.paths)
     used = np.logical_or.reduce([touched(network, choices, names) for choices in cells])
     teacher.follow(searcher, used)
-    scores = [network(batch.images, choices) for choices in cells]
+    weights = searcher.weights.leaf()
+    scores = [network(batch.images, choices, ForwardInputs(weights=weights)) for choices in cells]
     losses = torch.stack([cross_entropy(predictions, batch) for predictions in scores])
     total = losses.sum()
     if len(cells) > 1:
         agreement = [kl(keys(searcher, batch, teacher, cells[1 - i]), mine) for i, mine in enumerate(scores)]
         total = total + settings.consistency * torch.stack(agreement).sum()
-    gradients = torch.autograd.grad(total, list(searcher.parameters.values()), allow_unused=True)
-    searcher.weights.step(dict(zip(names, gradients, strict=True)), searcher.lr, used)
+    (gradient,) = torch.autograd.grad(total, [weights])
+    searcher.weights.step(gradient, searcher.lr, used)
     return losses.mean(0).detach()
 
 
 def keys(searcher: Paths, batch: Batch, teacher: Teacher, choices: Choices) -> Scores:
     """Return what the teacher makes of a path."""
-    assert isinstance(searcher.supernet, torch.nn.Module)
     with torch.no_grad():
-        return torch.func.functional_call(searcher.supernet, teacher.weights(searcher), (batch.images, choices))
+        return searcher.supernet(batch.images, choices, ForwardInputs(weights=teacher.flat))
 
 
 def kl(target: Scores, scores: Scores) -> PerReplica:

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-from searchers import _relax
 from searchers._bilevel import Bilevel, Recipe
 from searchers._optim import ArchSettings, WeightSettings
 from searchers._perturb import Mixture, Ramp, add, noise, probe, project, require, weight_choices
@@ -79,8 +78,7 @@ def ascend(point: Mixture, slope: Mixture, clean: Mixture, lengths: tuple[float,
 def gradient(searcher: Bilevel, point: Mixture, batch: Batch) -> Mixture:
     """Return ∂L(w, P)/∂P of every replica, the weights being fixed."""
     leaves = {name: value.detach().requires_grad_() for name, value in point.items()}
-    with searcher.fixed():
-        losses = _relax.loss(searcher.supernet, batch, Choices(leaves))
+    losses = searcher.loss_by_logits(batch, Choices(leaves))
     return dict(zip(leaves, torch.autograd.grad(losses.sum(), list(leaves.values())), strict=True))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench import spaces
 from bench.data.augment import Augmentation
@@ -15,12 +15,24 @@ from bench.data.types import Dataset, ImageSet
 from bench.lab import Lab
 from bench.spaces.base import NetworkSize
 from searchers._early_stop import CodeRule, StopSettings
+from searchers._optim import Layout
 from searchers._ranking import RankingSettings
-from searchers.base import Batch, DataPolicy, Horizon, Searcher, StepBatches, StepLosses
+from searchers.base import Batch, Choices, DataPolicy, ForwardInputs, Horizon, Searcher, StepBatches, StepLosses
 from searchers.entry import Method
 
 CLASSES, SIDE, HALF, BATCH, EPOCHS = 4, 8, 24, 8, 3
 CPU = torch.device("cpu")
+
+
+class Network(nn.Module):
+    """A network with a pass of its own, `compute`, that also takes weights side by side."""
+
+    def forward(self, images: Tensor, choices: Choices, inputs: ForwardInputs = ForwardInputs()) -> Tensor:
+        if inputs.weights is None:
+            return self.compute(images, choices, inputs)
+        own = dataclasses.replace(inputs, weights=None)
+        by_name = Layout(dict(self.named_parameters())).split(inputs.weights)
+        return torch.func.functional_call(self, by_name, (images, choices, own))
 
 
 def rng(seed: int) -> torch.Generator:

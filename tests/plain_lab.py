@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import labs
 import numpy as np
 import plain_nets
 import torch
@@ -28,7 +29,7 @@ PATHS = ((3,), (0, 4), (1, 5), (0, 2, 5))
 """The ways from a NAS-Bench-201 cell's input to its output, as numbers of edges."""
 
 
-class PlainSupernet(nn.Module):
+class PlainSupernet(labs.Network):
     """The function of a fast network, with its parameters, computed by `plain_nets`."""
 
     def __init__(self, fast: Supernet, options: SupernetOptions) -> None:
@@ -39,7 +40,7 @@ class PlainSupernet(nn.Module):
         self.read = {group.name for group in fast.groups} - {group.name for group in options.groups}
         self.one_shot = "out" in self.read
 
-    def forward(self, images: Tensor, choices: Choices, inputs: ForwardInputs = ForwardInputs()) -> Tensor:
+    def compute(self, images: Tensor, choices: Choices, inputs: ForwardInputs) -> Tensor:
         parameters = {name: value.unbind() for name, value in self.named_parameters()}
         network = plain_nets.one_shot if self.one_shot else plain_nets.nb201
         scores = []

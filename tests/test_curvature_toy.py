@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import labs
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,7 +13,6 @@ from searchers.base import Address, Batch, Choices, DataPolicy, ForwardInputs, G
 torch.set_num_threads(1)
 TIGHT = metric.CurvatureSettings(tolerance=1e-8)
 GROUPS = (Group("op", 2, ("a", "b", "c")), Group("in_3", 1, ("x", "y"), "edge"))
-NO_INPUTS = ForwardInputs()
 
 
 def rng(seed: int) -> torch.Generator:
@@ -23,7 +23,7 @@ def noise(replicas: int, seed: int = 0) -> tuple[torch.Generator, ...]:
     return tuple(rng(seed) for _ in range(replicas))
 
 
-class ToyNet(nn.Module):
+class ToyNet(labs.Network):
     """Two cells of mixed grouped convolutions with batch normalisation, a replica being a group of channels."""
 
     groups, cells = GROUPS, 2
@@ -36,7 +36,7 @@ class ToyNet(nn.Module):
             drawn = [torch.randn(*shape, generator=rng(seed), dtype=torch.float64) for seed in seeds]
             self.register_parameter(name, nn.Parameter(torch.stack(drawn)))
 
-    def forward(self, images: Tensor, choices: Choices, inputs: ForwardInputs = NO_INPUTS) -> Tensor:
+    def compute(self, images: Tensor, choices: Choices, inputs: ForwardInputs) -> Tensor:
         op, edge = (choices.weights[name].expand(2, -1, -1, -1) for name in ("op", "in_3"))
         state = images
         for cell in range(self.cells):

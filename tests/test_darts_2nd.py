@@ -31,10 +31,9 @@ from searchers.base import (
 GROUPS = (Group("op", 2, ("a", "b", "c")), Group("in_2", 1, ("x", "y"), "edge"))
 WIDTH, IMAGE = 5, (3, 2, 2)
 WEIGHTS = WeightSettings(lr=0.3, lr_min=0.1, momentum=0.9, weight_decay=0.02, clip=0.2)
-NO_INPUTS = ForwardInputs()
 
 
-class SmoothNet(nn.Module):
+class SmoothNet(labs.Network):
     """Two mixtures of tanh layers; `scale` multiplies the scores of a replica, and so all its gradients."""
 
     groups, cells = GROUPS, 1
@@ -48,7 +47,7 @@ class SmoothNet(nn.Module):
             drawn = [torch.randn(shape, generator=stream, dtype=torch.float64) * 0.7 for stream in streams]
             self.register_parameter(name, nn.Parameter(torch.stack(drawn)))
 
-    def forward(self, images: Tensor, choices: Choices, inputs: ForwardInputs = NO_INPUTS) -> Tensor:
+    def compute(self, images: Tensor, choices: Choices, inputs: ForwardInputs) -> Tensor:
         op, edge = (choices.weights[name][0] for name in ("op", "in_2"))
         x = (images.flatten(2) @ self.stem).tanh()
         first = self.mix(x, op[:, 0], self.ops[:, 0])

@@ -29,10 +29,9 @@ from searchers.base import (
 
 GROUPS = (Group("op", 2, ("a", "b", "c")), Group("in_2", 1, ("x", "y"), "edge"))
 CELLS, WIDTH, IMAGE = 3, 4, (3, 2, 2)
-NO_INPUTS = ForwardInputs()
 
 
-class Smooth(nn.Module):
+class Smooth(labs.Network):
     """Three cells of two mixtures of tanh layers; `idle` cells pass their input on, so that they have no gradient."""
 
     groups, cells = GROUPS, CELLS
@@ -45,7 +44,7 @@ class Smooth(nn.Module):
             drawn = [torch.randn(shape, generator=stream, dtype=torch.float64) * 0.7 for stream in streams]
             self.register_parameter(name, nn.Parameter(torch.stack(drawn)))
 
-    def forward(self, images: Tensor, choices: Choices, inputs: ForwardInputs = NO_INPUTS) -> Tensor:
+    def compute(self, images: Tensor, choices: Choices, inputs: ForwardInputs) -> Tensor:
         x = (images.flatten(2) @ self.stem).tanh()
         for cell in set(range(CELLS)) - self.idle:
             op, edge = (table[cell if len(table) > 1 else 0] for table in choices.weights.values())

@@ -110,9 +110,9 @@ def test_conv_norm_of_some_replicas_is_that_of_each_alone(rows, side: int, strid
 
 
 def test_norm_keeps_no_state():
-    module = draw(layers.Norm(2, 3, affine=True))
+    module = draw(layers.ConvNorm(layers.Conv(3, (3, 2, 1))))
     assert not list(module.buffers())
-    x = folded(2, 3)
+    x = folded()
     first = module(x, FLOW)
     module(5 + x, FLOW)
     module.eval()
@@ -121,7 +121,7 @@ def test_norm_keeps_no_state():
 
 def test_linear_and_pooled_are_each_replicas_own():
     module, x = draw(layers.Linear(3, 2, 7)), folded()
-    out = module(ops.pooled(x, 3))
+    out = module(ops.pooled(x, 3), FLOW)
     assert out.shape == (3, 4, 7)
     for replica in range(3):
         means = x[:, 2 * replica : 2 * replica + 2].flatten(2).mean(2)

@@ -321,10 +321,10 @@ def called(network, images: Tensor, choices: Choices) -> dict[str, list[int]]:
         assert paths[module] not in calls
         calls[paths[module]] = list(range(len(module.weight))) if rows is None else rows.tolist()
 
-    def together(modules, *args):
+    def together(modules, x, flow, rows=None):
         for module in modules:
-            remember(module.conv, None)
-        return joined(modules, *args)
+            remember(module.conv, rows)
+        return joined(modules, x, flow, rows)
 
     def hook(module, args):
         remember(module, args[2] if len(args) > 2 else None)

@@ -39,8 +39,8 @@ def test_weights_in_the_scale_are_weights_afterwards(channels: int, kernels: Ker
     table = torch.rand(REPLICAS, 3, 5, generator=labs.rng(6), dtype=torch.float64).requires_grad_()
     weights = table[:, :, 3]  # of one channel a view whose numbers do not lie side by side
     scale = weights[:, :, None].expand(-1, -1, channels).flatten()
-    found = layers.apart(every, layers.scaled_together(every, x, scale, flow))
-    unweighted = layers.apart(every, layers.together(every, x, flow))
+    found = layers.apart(every, layers.scaled_together(every, x, scale, flow), REPLICAS)
+    unweighted = layers.apart(every, layers.together(every, x, flow), REPLICAS)
     expected = [ops.scale(part, weights[:, i]) for i, part in enumerate(unweighted)]
     of = [x, table, *(parameter for module in every for parameter in module.parameters())]
     outcomes = []

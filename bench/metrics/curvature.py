@@ -14,7 +14,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from searchers import _curvature
+from searchers._optim import side_by_side
 from searchers._part import Part, parts
 from searchers.base import Batch, Choices, ForwardInputs, Logits, Searcher
 
@@ -143,20 +144,15 @@ def choices_loss(
     searcher: Subject, batch: Batch, inputs: ForwardInputs = ForwardInputs()
 ) -> Callable[[Choices], PerReplica]:
     """Return the loss as a function of the mixing weights; network weights are detached, so they get no gradients."""
-    twice = dataclasses.replace(inputs, twice=True)
-    network = cast(torch.nn.Module, searcher.supernet)
-    fixed = dict(searcher.weights()) if isinstance(searcher, Part) else frozen(searcher)
+    network = searcher.supernet
+    fixed = searcher.weights() if isinstance(searcher, Part) else side_by_side(network)
+    twice = dataclasses.replace(inputs, twice=True, weights=fixed)
 
     def loss(choices: Choices) -> PerReplica:
-        scores = torch.func.functional_call(network, fixed, (batch.images, choices, twice))
+        scores = network(batch.images, choices, twice)
         return functional.cross_entropy(scores.mT, batch.labels, reduction="none").mean(1)
 
     return loss
-
-
-def frozen(searcher: Searcher) -> dict[str, Tensor]:
-    """Return the weights of a searcher's supernet, detached."""
-    return {name: parameter.detach() for name, parameter in searcher.supernet.named_parameters()}
 
 
 def start_vectors(start: Vectors | None, noise: tuple[torch.Generator, ...], size: int, random_part: float) -> Vectors:

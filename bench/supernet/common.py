@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bench import ops
+from bench import layers, ops
 from bench.mixture import Factors, columns
+from bench.weights import Packing
 from searchers._hosted import constant
 from searchers.base import Active, Choices, ForwardInputs, Group
 
@@ -56,6 +57,7 @@ class CellChoices:
 
     choices: Choices
     inputs: ForwardInputs
+    flow: ops.Flow
     cell: int
     made: dict[Hashable, Any] = field(default_factory=dict)
     live: Active | None = None
@@ -100,9 +102,6 @@ class CellChoices:
             lambda channels: self.factors(group, channels)[decision],
         )
 
-    def flow(self, replicas: int) -> ops.Flow:
-        return ops.flow_of(self.inputs, replicas)
-
     def keep(self, group: str, decision: int) -> Float[Tensor, "replicas n"] | None:
         keep = self.inputs.keep
         return None if keep is None else _of_cell(keep[group], self.cell)[:, :, decision]
@@ -145,6 +144,41 @@ def as_computed(choices: Choices, live: Active | None, numbers: int, inputs: For
         if not mask.all():
             weights[name] = torch.where(constant(mask, weights[name].device), weights[name], 0)
     return Choices(weights, wide)
+
+
+class Pass(NamedTuple):
+    """A forward pass: its choices as they are computed, the options that reach the head, and its flow."""
+
+    choices: Choices
+    live: Active | None
+    flow: ops.Flow
+
+
+@runtime_checkable
+class Network(Protocol):
+    """What both supernets are."""
+
+    groups: tuple[Group, ...]
+    cells: int
+    auxiliary: bool
+    stem: layers.ConvNorm
+    packing: Packing
+
+    def live(self, active: Active) -> Active: ...
+
+
+def begin(network: Network, images: Float[Tensor, "replicas n c h w"], choices: Choices, inputs: ForwardInputs) -> Pass:
+    """Return how a network computes what it is asked for."""
+    replicas, numbers = images.shape[0], layers.size_of_maps(network.stem, images)
+    check(choices, network.groups, network.cells, replicas)
+    check_auxiliary(inputs, network.auxiliary)
+    live = None if choices.active is None else network.live(choices.active)
+    flow = replace(ops.flow_of(inputs, replicas), sizes_join=layers.sizes_join(numbers, replicas, inputs))
+    if inputs.weights is not None:
+        given, packing = inputs.weights, network.packing
+        whole = live is None and inputs.observe is None
+        flow = replace(flow, weights=packing.whole(given, flow.sizes_join) if whole else packing.some(given))
+    return Pass(as_computed(choices, live, numbers, inputs), live, flow)
 
 
 def with_auxiliary(

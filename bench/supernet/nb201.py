@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from bench import layers, ops
 from bench.layout import first_part, with_bypass
-from bench.supernet.common import CellChoices, NetworkSize, as_computed, check, check_auxiliary, width, with_auxiliary
+from bench.supernet.common import CellChoices, NetworkSize, begin, width, with_auxiliary
+from bench.weights import Layer, Layers, Packing
 from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -49,9 +50,17 @@ class Cell(nn.Module):
             nodes.append(self._sum(outputs, target, replicas, choices))
         return nodes[3]
 
+    def computed_as_one(self, sizes_join: bool) -> list[Layers]:
+        """Return the modules of a pass that leaves nothing out, in groups that are computed as one each."""
+        kinds = (self.conv1x1, self.conv3x3)
+        if self.shared:
+            return [(cast(layers.ConvNorm, module),) for every in kinds for module in every]
+        groups = [[tuple(_convolutions(every, _outgoing(source))) for every in kinds] for source in SOURCES]
+        return [kind for pair in groups for kind in ([pair[0] + pair[1]] if sizes_join else pair)]
+
     def _leaving(self, source: int, x: ops.Folded, replicas: int, choices: CellChoices) -> dict[int, ops.Folded]:
         """Return the mixed operations of every edge out of a node, which act on a part of its channels."""
-        flow, edges, part = choices.flow(replicas), _outgoing(source), first_part(x, replicas, self.parts)
+        flow, edges, part = choices.flow, _outgoing(source), first_part(x, replicas, self.parts)
         active = choices.active("op")
         if self.shared:
             terms = dict.fromkeys(edges, self._shared_operations(source, part, flow, choices))
@@ -71,7 +80,7 @@ class Cell(nn.Module):
         kinds = [_convolutions(every, edges) for every in (self.conv1x1, self.conv3x3)]
         channels = part.shape[1] // flow.replicas
         scales = choices.once("op", (edges[0], channels), lambda weights: _scales(weights, edges, channels))
-        if layers.sizes_join(part, flow):
+        if flow.sizes_join:
             whole = layers.scaled_together([*kinds[0], *kinds[1]], positive, torch.cat(scales), flow)
             heavy = list(whole.chunk(2, 1))  # of one replica
         else:
@@ -79,7 +88,10 @@ class Cell(nn.Module):
                 layers.scaled_together(modules, positive, scale, flow)
                 for modules, scale in zip(kinds, scales, strict=True)
             ]
-        factors, convolved = choices.factors("op", part.shape[1]), layers.apart(kinds[0], heavy[0] + heavy[1])
+        factors, convolved = (
+            choices.factors("op", part.shape[1]),
+            layers.apart(kinds[0], heavy[0] + heavy[1], flow.replicas),
+        )
         return {
             edge: flow.kernels.mixture(factors[edge][SKIP :: POOL - SKIP], maps) + convolved[i]
             for i, edge in enumerate(edges)
@@ -112,7 +124,9 @@ class Cell(nn.Module):
             positive = F.relu(part)
             for option, every in ((CONV1X1, self.conv1x1), (CONV3X3, self.conv3x3)):
                 modules = _convolutions(every, whole[option])
-                given[option] = layers.apart(modules, layers.together(modules, positive, flow)) if modules else []
+                given[option] = (
+                    layers.apart(modules, layers.together(modules, positive, flow), flow.replicas) if modules else []
+                )
         terms = {edge: list(operations) for edge, operations in own.items()}
         for option, found in given.items():
             for edge, maps in zip(whole[option], found, strict=True):
@@ -131,13 +145,13 @@ class Cell(nn.Module):
         if not self.weighted:
             return ops.total(outputs)
         terms = [ops.Given(output, replicas) for output in outputs]
-        total = ops.mix(terms, choices.row(f"in_{target}", 0), choices.flow(replicas))
+        total = ops.mix(terms, choices.row(f"in_{target}", 0), choices.flow)
         return torch.zeros_like(outputs[0]) if total is None else total
 
     def _mixed(self, edge: int, terms: list[ops.Term], part: ops.Folded, choices: CellChoices) -> ops.Folded:
         # "none" multiplies by zero whatever its weight: both its output and its gradient are zero.
         row = choices.row("op", edge).after(SKIP)
-        mixed = ops.mix(terms, row, choices.flow(len(row.weights)))
+        mixed = ops.mix(terms, row, choices.flow)
         return torch.zeros_like(part) if mixed is None else mixed
 
     def _edge(self, edge: int, x: ops.Folded, mixed: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
@@ -162,6 +176,9 @@ class Residual(nn.Module):
         shortcut = self.shortcut(F.avg_pool2d(x, 2, stride=2, ceil_mode=True, count_include_pad=False), flow)
         main = self.second(flow.relu(self.first(flow.relu(x), flow)), flow)
         return flow.show("convolution", shortcut) + main
+
+    def convolutions(self) -> tuple[Layer, ...]:
+        return self.first, self.second, self.shortcut
 
 
 def _conv(replicas: int, channels: int, side: int) -> layers.ConvNorm:
@@ -214,22 +231,25 @@ class NB201Supernet(nn.Module):
         self.classifier = layers.Linear(replicas, 4 * channels, size.classes)
         if not options.normalise:
             layers.without_normalisation(self)
+        self.packing = Packing(self, self.computed_as_one)
 
     def forward(
         self, images: Float[Tensor, "replicas n c h w"], choices: Choices, inputs: ForwardInputs = ForwardInputs()
     ) -> Float[Tensor, "replicas n classes"]:
-        replicas = images.shape[0]
-        check(choices, self.groups, self.cells, replicas)
-        check_auxiliary(inputs, self.auxiliary)
-        live = None if choices.active is None else self.live(choices.active)
-        choices = as_computed(choices, live, layers.size_of_maps(self.stem, images), inputs)
-        flow, made = ops.flow_of(inputs, replicas), dict[Hashable, Any]()
+        replicas, made = images.shape[0], dict[Hashable, Any]()
+        choices, _, flow = begin(self, images, choices, inputs)
         x = self.stem(ops.entering(images, inputs, self.classifier.weight), flow)
         for index, cell in enumerate(self.cell):
             if index and index % (self.cells // 3) == 0:
                 x = self.reduce[index // (self.cells // 3) - 1](x, flow)
-            x = cell(x, replicas, CellChoices(choices, inputs, index, made))
-        return self.classifier(ops.pooled(flow.relu(self.head(x, flow)), replicas))
+            x = cell(x, replicas, CellChoices(choices, inputs, flow, index, made))
+        return self.classifier(ops.pooled(flow.relu(self.head(x, flow.kernels)), replicas), flow)
+
+    def computed_as_one(self, sizes_join: bool) -> list[Layers]:
+        """Return the modules of a pass that leaves nothing out, in groups that are computed as one each."""
+        cells = [group for cell in self.cell for group in cast(Cell, cell).computed_as_one(sizes_join)]
+        blocks = [block for reduce in self.reduce for block in cast(Residual, reduce).convolutions()]
+        return [(self.stem,), *cells, *((block,) for block in blocks), (self.classifier,)]
 
     def address(self, name: str) -> Address | None:
         parts = name.split(".")

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from bench import layers, ops
 from bench.layout import first_part, innermost, per_channel, side_by_side, with_bypass
 from bench.mixture import Factors, columns
-from bench.supernet.common import CellChoices, NetworkSize, as_computed, check, check_auxiliary, width, with_auxiliary
+from bench.supernet.common import CellChoices, NetworkSize, begin, width, with_auxiliary
+from bench.weights import Layers, Packing
 from searchers._hosted import constant
 from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
 
@@ -38,7 +39,7 @@ class Cell(nn.Module):
 
     def forward(self, x: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
         *projected, out = self._projections(x, replicas, choices)
-        flow = choices.flow(replicas)
+        flow = choices.flow
         states: list[ops.Folded] = []
         for node in range(1, self.nodes + 1):
             terms: list[ops.Term] = [projected[node - 1], *(ops.Given(state, replicas) for state in states)]
@@ -46,15 +47,21 @@ class Cell(nn.Module):
             states.append(self._operation(node, self._empty(x, replicas) if z is None else z, replicas, choices))
         return self._output(out, states, replicas, choices)
 
+    def computed_as_one(self, sizes_join: bool) -> list[Layers]:
+        """Return the modules of a pass that leaves nothing out, in groups that are computed as one each."""
+        pairs = list(zip(self.conv3x3, self.conv1x1, strict=True))
+        nodes = pairs if sizes_join else [(module,) for pair in pairs for module in pair]
+        return cast(list[Layers], [(*self.project, self.project_out), *nodes])
+
     def _projections(self, x: ops.Folded, replicas: int, choices: CellChoices) -> list[ops.Term]:
         """Return the projections of the cell's input for every node and the output; as one those of all replicas."""
-        modules, flow = [*self.project, self.project_out], choices.flow(replicas)
+        modules, flow = [*self.project, self.project_out], choices.flow
 
         def term(module: nn.Module) -> ops.Term:
             return lambda rows: flow.relu(module(ops.pick(x, replicas, rows), flow, rows), rows)
 
         whole = [module for index, module in enumerate(modules) if self._projected(index, choices)]
-        parts = layers.apart(whole, flow.relu(layers.together(whole, x, flow))) if whole else []
+        parts = layers.apart(whole, flow.relu(layers.together(whole, x, flow)), replicas) if whole else []
         given = {module: ops.Given(part, replicas) for module, part in zip(whole, parts, strict=True)}
         return [given[module] if module in given else term(module) for module in modules]
 
@@ -80,7 +87,7 @@ class Cell(nn.Module):
 
     def _operation(self, node: int, z: ops.Folded, replicas: int, choices: CellChoices) -> ops.Folded:
         part = first_part(z, replicas, self.parts)
-        flow = choices.flow(replicas)
+        flow = choices.flow
         terms: list[ops.Term] = [
             lambda rows: ops.max_pool(ops.pick(part, replicas, rows)),
             *self._convolved(node, part, choices, flow),
@@ -102,14 +109,14 @@ class Cell(nn.Module):
 
         active = choices.active("op")
         both = active is None or bool(active[:, node - 1, 1:].all())
-        if not (both and layers.sizes_join(part, flow)):
+        if not (both and flow.sizes_join):
             return [term(module) for module in modules]
         joined = flow.relu(layers.together(modules, part, flow))
-        return [ops.Given(maps, flow.replicas) for maps in layers.apart(modules, joined)]
+        return [ops.Given(maps, flow.replicas) for maps in layers.apart(modules, joined, flow.replicas)]
 
     def _output(self, project: ops.Term, states: list[ops.Folded], replicas: int, choices: CellChoices) -> ops.Folded:
         active = choices.active("out")
-        joined, flow = side_by_side(states, replicas), choices.flow(replicas)
+        joined, flow = side_by_side(states, replicas), choices.flow
         if active is None or active.all():
             factors = choices.once("out", ("output", self.channels), lambda weights: self._factors(weights[:, 0]))
             return flow.kernels.mixture(factors, [project(None), joined])
@@ -156,22 +163,24 @@ class OneShotSupernet(nn.Module):
         self._chosen = {group.name for group in groups}
         if not options.normalise:
             layers.without_normalisation(self)
+        self.packing = Packing(self, self.computed_as_one)
 
     def forward(
         self, images: Float[Tensor, "replicas n c h w"], choices: Choices, inputs: ForwardInputs = ForwardInputs()
     ) -> Float[Tensor, "replicas n classes"]:
-        replicas = images.shape[0]
-        check(choices, self.groups, self.cells, replicas)
-        check_auxiliary(inputs, self.auxiliary)
-        live = None if choices.active is None else self.live(choices.active)
-        choices = as_computed(choices, live, layers.size_of_maps(self.stem, images), inputs)
-        flow, made = ops.flow_of(inputs, replicas), dict[Hashable, Any]()
+        replicas, made = images.shape[0], dict[Hashable, Any]()
+        choices, live, flow = begin(self, images, choices, inputs)
         x = flow.relu(self.stem(ops.entering(images, inputs, self.classifier.weight), flow))
         for index, cell in enumerate(self.cell):
             if index and index % (self.cells // 3) == 0:
                 x = ops.max_pool(x, side=2, stride=2)
-            x = cell(x, replicas, CellChoices(choices, inputs, index, made, live))
-        return self.classifier(ops.pooled(self.head(flow.relu(x), flow), replicas))
+            x = cell(x, replicas, CellChoices(choices, inputs, flow, index, made, live))
+        return self.classifier(ops.pooled(self.head(flow.relu(x), flow), replicas), flow)
+
+    def computed_as_one(self, sizes_join: bool) -> list[Layers]:
+        """Return the modules of a pass that leaves nothing out, in groups that are computed as one each."""
+        cells = [group for cell in self.cell for group in cast(Cell, cell).computed_as_one(sizes_join)]
+        return [(self.stem,), *cells, (self.head,), (self.classifier,)]
 
     def address(self, name: str) -> Address | None:
         parts = name.split(".")

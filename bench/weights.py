@@ -1,0 +1,218 @@
+"""What the convolutions of a pass are computed with: parameters of the modules, or of one tensor that has them all.
+
+Networks have their parameters side by side in memory (`side_by_side`), "replicas size". A pass that is given them as
+one tensor (`ForwardInputs.weights`) copies them once into the order in which it uses them: kernels and normalisations
+that are computed as one stand together there, smaller kernels amid zeros. One copy takes the place of a concatenation
+for each of them, its derivative is one gather, and the gradient comes in the order of the parameters. A step of the
+embedded size on s1, R = 1, takes .. of the time (docs/speed.md).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+
+from searchers.base import Flat
+
+Part = TypeVar("Part")
+Lookup = Callable[[Tensor], Tensor]
+"""A parameter to what stands for it, of its shape."""
+
+
+class Parts(NamedTuple):
+    """What stands for the parameters of one module, each starting with the replicas axis.
+
+    Attributes:
+        kernels: of a convolution "replicas out into side side", of the classifier "replicas out into".
+        scale: of the normalisation, "replicas out", and so is its shift and the bias before it.
+    """
+
+    kernels: Tensor
+    bias: Tensor | None = None
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+
+
+class Operands(NamedTuple):
+    """The parts of modules that are computed as one, side by side within each replica.
+
+    Axes replicas and out are one.
+    """
+
+    kernels: Float[Tensor, "rows_out into ..."]
+    bias: Float[Tensor, " rows_out"] | None
+    scale: Float[Tensor, " rows_out"] | None
+    shift: Float[Tensor, " rows_out"] | None
+
+    def of(self, rows: Int[Tensor, " rows"] | None, replicas: int) -> "Operands":
+        """Return those of some replicas."""
+        if rows is None:
+            return self
+        return _each(self, lambda operand: operand.unflatten(0, (replicas, -1))[rows].flatten(0, 1))
+
+
+@runtime_checkable
+class Layer(Protocol):
+    """A layer with parameters."""
+
+    def parts(self, get: Lookup) -> Parts:
+        """Return its parameters, or what stands for them."""
+        ...
+
+
+Layers = tuple[Layer, ...]
+"""Layers that are computed as one."""
+
+
+@runtime_checkable
+class Weights(Protocol):
+    """Where a pass has its operands from."""
+
+    def of(self, *modules: Layer) -> Operands: ...
+
+
+class Own:
+    """The parameters of the modules themselves."""
+
+    def of(self, *modules: Layer) -> Operands:
+        return _joined([module.parts(_itself) for module in modules])
+
+
+OWN = Own()
+
+
+@dataclass(frozen=True)
+class Given:
+    """One tensor that has all parameters, and the operands that were made of it for the whole pass."""
+
+    find: Lookup
+    made: Mapping[Layers, Operands]
+
+    def of(self, *modules: Layer) -> Operands:
+        found = self.made.get(modules)
+        return _joined([module.parts(self.find) for module in modules]) if found is None else found
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Where an operand stands among the numbers that are made: it has so many, and this shape."""
+
+    size: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How all operands of a pass are made of the parameters.
+
+    Attributes:
+        places: of every number of the parameters among those that are made; the last one is for parameters not used.
+        pieces: of the operands of each group of modules, in turn; None where it has none of a kind.
+    """
+
+    places: Int[Tensor, " replicas_size"]
+    size: int
+    groups: tuple[Layers, ...]
+    pieces: tuple[tuple[Piece | None, ...], ...]
+
+    def make(self, flat: Flat) -> dict[Layers, Operands]:
+        made = flat.new_zeros(self.size).index_copy(0, self.places, flat.flatten())
+        sizes = [piece.size for row in self.pieces for piece in row if piece is not None]
+        parts = iter(made.split([*sizes, self.size - sum(sizes)]))
+        return {
+            group: _each(row, lambda piece: next(parts).view(piece.shape))
+            for group, row in zip(self.groups, self.pieces, strict=True)
+        }
+
+
+class Packing:
+    """The order of a network's parameters side by side, and the plans of its passes."""
+
+    def __init__(self, network: nn.Module, groups: Callable[[bool], Sequence[Layers]]) -> None:
+        """Take a network and what its passes compute as one, as it is with kernels of several sizes joined or not."""
+        parameters = list(network.parameters())
+        self.sizes, self.groups = [parameter[0].numel() for parameter in parameters], groups
+        self.order = {id(parameter): place for place, parameter in enumerate(parameters)}
+        self.plans: dict[tuple[bool, int, torch.device], Plan] = {}
+
+    def whole(self, flat: Flat, sizes_join: bool) -> Given:
+        """Return the weights of a pass that leaves nothing out, all of them made at once."""
+        self._check(flat)
+        key = sizes_join, len(flat), flat.device
+        if key not in self.plans:
+            self.plans[key] = self._plan(*key)
+        return Given(self._lookup(flat), self.plans[key].make(flat))
+
+    def some(self, flat: Flat) -> Given:
+        """Return the weights of a pass that may leave some out, each made when it is asked for."""
+        self._check(flat)
+        return Given(self._lookup(flat), {})
+
+    def _check(self, flat: Flat) -> None:
+        if flat.shape[1:] != (sum(self.sizes),):
+            raise ValueError(f"expected weights of shape (replicas, {sum(self.sizes)}), got {tuple(flat.shape)}")
+
+    def _lookup(self, flat: Shaped[Tensor, "replicas size"]) -> Lookup:
+        """Return what finds a parameter in one tensor; all are cut out at once when the first is asked for."""
+        parts: list[Tensor] = []
+
+        def find(parameter: Tensor) -> Tensor:
+            if id(parameter) not in self.order:
+                raise ValueError("expected weights as one tensor or by name, got both")
+            if not parts:
+                parts.extend(flat.split(self.sizes, 1))
+            return parts[self.order[id(parameter)]].reshape(len(flat), *parameter.shape[1:])
+
+        return find
+
+    def _plan(self, sizes_join: bool, replicas: int, device: torch.device) -> Plan:
+        # The operands of parameters that are numbered say where each number goes; zeros are what stands around kernels.
+        numbers = torch.arange(1, replicas * sum(self.sizes) + 1).view(replicas, -1)
+        groups, find = tuple(self.groups(sizes_join)), self._lookup(numbers)
+        rows = [_joined([module.parts(find) for module in group]) for group in groups]
+        made = torch.cat([operand.flatten() for row in rows for operand in row if operand is not None])
+        places = torch.full((numbers.numel() + 1,), len(made)).index_copy(0, made, torch.arange(len(made)))
+        pieces = tuple(tuple(None if x is None else Piece(x.numel(), tuple(x.shape)) for x in row) for row in rows)
+        return Plan(places[1:].to(device), len(made) + 1, groups, pieces)
+
+
+def lay_side_by_side(network: nn.Module) -> None:
+    """Lay the parameters of every replica side by side in memory, in their order; their values stay."""
+    parameters = list(network.parameters())
+    flat = torch.cat([parameter.detach().flatten(1) for parameter in parameters], 1)
+    parts = flat.split([parameter[0].numel() for parameter in parameters], 1)
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.data = part.unflatten(1, parameter.shape[1:])
+
+
+def _each(four: Sequence[Part | None], make: Callable[[Part], Tensor]) -> Operands:
+    """Return what is made of each kind of four that is there; kernels are."""
+    kernels, *others = four
+    assert kernels is not None
+    return Operands(make(kernels), *(None if part is None else make(part) for part in others))
+
+
+def _itself(parameter: Tensor) -> Tensor:
+    return parameter
+
+
+def _joined(modules: Sequence[Parts]) -> Operands:
+    if len(modules) == 1:
+        return _each(modules[0], lambda part: part.flatten(0, 1))
+    kernels, *others = zip(*modules, strict=True)
+    return Operands(torch.cat(_widened(kernels), 1).flatten(0, 1), *(_side_by_side(parts) for parts in others))
+
+
+def _side_by_side(parts: Sequence[Tensor | None]) -> Tensor | None:
+    there = [part for part in parts if part is not None]
+    return torch.cat(there, 1).flatten() if there else None
+
+
+def _widened(kernels: Sequence[Tensor]) -> list[Tensor]:
+    """Return kernels of one side, smaller ones with zeros around them."""
+    side = max(kernel.shape[-1] for kernel in kernels)
+    return [k if k.shape[-1] == side else F.pad(k, [(side - k.shape[-1]) // 2] * 4) for k in kernels]
