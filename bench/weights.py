@@ -7,7 +7,7 @@ for each of them, its derivative is one gather, and the gradient comes in the or
 embedded size on s1, R = 1, takes .. of the time (docs/speed.md).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -129,30 +129,44 @@ class Plan:
         }
 
 
+@runtime_checkable
+class Packed(Protocol):
+    """A network whose passes may be given all weights as one tensor."""
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def computed_as_one(self, sizes_join: bool) -> Sequence[Layers]:
+        """Return the modules of a pass that leaves nothing out, in groups that are computed as one each."""
+        ...
+
+
 class Packing:
-    """The order of a network's parameters side by side, and the plans of its passes."""
+    """What a network remembers of how its parameters stand side by side; it does not refer to the network."""
 
-    def __init__(self, network: nn.Module, groups: Callable[[bool], Sequence[Layers]]) -> None:
-        """Take a network and what its passes compute as one, as it is with kernels of several sizes joined or not."""
-        parameters = list(network.parameters())
-        self.sizes, self.groups = [parameter[0].numel() for parameter in parameters], groups
-        self.order = {id(parameter): place for place, parameter in enumerate(parameters)}
+    def __init__(self) -> None:
+        self.order: dict[int, int] = {}  # by their ids: a network on its device keeps its parameters
+        self.sizes: list[int] = []
         self.plans: dict[tuple[bool, int, torch.device], Plan] = {}
+        self.cuts: dict[tuple[int, torch.device], Tensor] = {}
 
-    def whole(self, flat: Flat, sizes_join: bool) -> Given:
+    def whole(self, network: Packed, flat: Flat, sizes_join: bool) -> Given:
         """Return the weights of a pass that leaves nothing out, all of them made at once."""
-        self._check(flat)
+        self._see(network, flat)
         key = sizes_join, len(flat), flat.device
         if key not in self.plans:
-            self.plans[key] = self._plan(*key)
+            self.plans[key] = self._plan(network.computed_as_one(sizes_join), len(flat), flat.device)
         return Given(self._lookup(flat), self.plans[key].make(flat))
 
-    def some(self, flat: Flat) -> Given:
+    def some(self, network: Packed, flat: Flat) -> Given:
         """Return the weights of a pass that may leave some out, each made when it is asked for."""
-        self._check(flat)
+        self._see(network, flat)
         return Given(self._lookup(flat), {})
 
-    def _check(self, flat: Flat) -> None:
+    def _see(self, network: Packed, flat: Flat) -> None:
+        if not self.order:
+            parameters = list(network.parameters())
+            self.order = {id(parameter): place for place, parameter in enumerate(parameters)}
+            self.sizes = [parameter[0].numel() for parameter in parameters]
         if flat.shape[1:] != (sum(self.sizes),):
             raise ValueError(f"expected weights of shape (replicas, {sum(self.sizes)}), got {tuple(flat.shape)}")
 
@@ -164,20 +178,35 @@ class Packing:
             if id(parameter) not in self.order:
                 raise ValueError("expected weights as one tensor or by name, got both")
             if not parts:
-                parts.extend(flat.split(self.sizes, 1))
-            return parts[self.order[id(parameter)]].reshape(len(flat), *parameter.shape[1:])
+                parts.extend(self._cut(flat))
+            return parts[self.order[id(parameter)]].view(len(flat), *parameter.shape[1:])
 
         return find
 
-    def _plan(self, sizes_join: bool, replicas: int, device: torch.device) -> Plan:
+    def _cut(self, flat: Shaped[Tensor, "replicas size"]) -> Sequence[Shaped[Tensor, " _replicas_part"]]:
+        """Return the numbers of every parameter, those of all replicas one after the other."""
+        replicas, key = len(flat), (len(flat), flat.device)
+        if replicas == 1:
+            return flat[0].split(self.sizes)
+        if key not in self.cuts:
+            starts = torch.tensor(self.sizes).cumsum(0) - torch.tensor(self.sizes)
+            sizes = torch.tensor(self.sizes).repeat_interleave(torch.tensor(self.sizes))
+            starts = starts.repeat_interleave(torch.tensor(self.sizes))
+            inside = torch.arange(flat.shape[1]) - starts
+            places = replicas * starts + torch.arange(replicas)[:, None] * sizes + inside
+            self.cuts[key] = places.flatten().to(flat.device)
+        made = torch.empty_like(flat).flatten().index_copy(0, self.cuts[key], flat.flatten())
+        return made.split([replicas * size for size in self.sizes])
+
+    def _plan(self, groups: Sequence[Layers], replicas: int, device: torch.device) -> Plan:
         # The operands of parameters that are numbered say where each number goes; zeros are what stands around kernels.
         numbers = torch.arange(1, replicas * sum(self.sizes) + 1).view(replicas, -1)
-        groups, find = tuple(self.groups(sizes_join)), self._lookup(numbers)
-        rows = [_joined([module.parts(find) for module in group]) for group in groups]
+        find = self._lookup(numbers)
+        rows = [_joined([layer.parts(find) for layer in group]) for group in groups]
         made = torch.cat([operand.flatten() for row in rows for operand in row if operand is not None])
         places = torch.full((numbers.numel() + 1,), len(made)).index_copy(0, made, torch.arange(len(made)))
         pieces = tuple(tuple(None if x is None else Piece(x.numel(), tuple(x.shape)) for x in row) for row in rows)
-        return Plan(places[1:].to(device), len(made) + 1, groups, pieces)
+        return Plan(places[1:].to(device), len(made) + 1, tuple(groups), pieces)
 
 
 def lay_side_by_side(network: nn.Module) -> None:

@@ -30,7 +30,7 @@ from searchers.base import Batch, Choices, Flat, ForwardInputs, Resources, StepB
 from searchers.entry import Method, Published
 
 PerCell = dict[str, Float[Tensor, "cells replicas decisions options"]]
-Joined = Float[Tensor, "replicas cells size"]
+Joined = Float[Tensor, "replicas cells _size"]
 
 
 @dataclass(frozen=True)

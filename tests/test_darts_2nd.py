@@ -182,7 +182,8 @@ def test_gradient_is_that_of_the_unrolled_loss_for_every_replica(xi: float) -> N
     default = flat(unrolled(searcher, batches, xi, 0.01).gradient)
     assert ((default - wanted).norm(dim=1) < 2e-3 * wanted.norm(dim=1)).all()
     # The second-order term itself, which the direct one could hide: direct − ξ·implicit.
-    ahead = searcher.weights.lookahead(dict(zip(searcher.parameters, gradients_of(searcher, batches), strict=True)), xi)
+    gradients = dict(zip(searcher.parameters, gradients_of(searcher, batches), strict=True))
+    ahead = searcher.weights.layout.split(searcher.weights.lookahead(gradients, xi))
     leaves = searcher.leaves()
     direct = torch.autograd.grad(cross_entropy(searcher, ahead, leaves, batches.val[0]).sum(), list(leaves.values()))
     own = flat(dict(zip(leaves, direct, strict=True)))

@@ -315,8 +315,7 @@ def test_sgd_decays_each_replica_by_its_own() -> None:
             optimiser.step(gradients, 0.1)
         again = SGD(parameters, WeightSettings())
         again.load_state_dict(optimiser.state_dict())
-        parameters |= {f"ahead {n}": v for n, v in again.lookahead(gradients, 0.1).items()}
-        return parameters
+        return {**parameters, "ahead": again.lookahead(gradients, 0.1)}
 
     stacked = stepped(torch.tensor(decays))
     for replica, decay in enumerate(decays):

@@ -66,9 +66,9 @@ def test_the_series_tends_to_the_inverse_on_a_quadratic() -> None:
 def test_products_are_those_with_the_hessian_of_the_weights() -> None:
     lab = SmoothLab((1, 2))
     searcher, batch = smooth(lab, SETTINGS), lab.batches(8).train[0]
-    vector = draw(2, searcher.weights.layout.flatten(searcher.frozen()).shape[1], seed=5)
+    vector = draw(2, searcher.fixed().shape[1], seed=5)
     found = weight_hessian(searcher, batch)(vector)
-    alpha, here = searcher.logits(), searcher.weights.layout.flatten(searcher.frozen())
+    alpha, here = searcher.logits(), searcher.fixed()
     sides = []
     for sign in (1e-5, -1e-5):
         moved = searcher.weights.layout.split(here + sign * vector)
@@ -101,7 +101,8 @@ def test_without_terms_it_is_second_order_darts_without_momentum() -> None:
     weights = {name: value.requires_grad_() for name, value in searcher.frozen().items()}
     total = cross_entropy(searcher, weights, searcher.logits(), batches.train[0]).sum()
     gradients = torch.autograd.grad(total, list(weights.values()))
-    ahead = {n: (w - 0.2 * g).detach() for (n, w), g in zip(weights.items(), gradients, strict=True)}
+    moved = {n: (w - 0.2 * g).detach() for (n, w), g in zip(weights.items(), gradients, strict=True)}
+    ahead = searcher.weights.layout.flatten(moved)
     settings = replace(SETTINGS, terms=0, radius=0.01)
     found = idarts.hypergradient(searcher, batches.train[0], batches.val[0], 0.2, settings, ahead)
     wanted = unrolled(searcher, batches, 0.2, 0.01)

@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench.layout import first_part, with_bypass
+from bench.ops import flow_of
 from bench.spaces.base import discretise
 from bench.supernet import nb201, one_shot
 from searchers import darts, pc_darts
 from searchers._bilevel import Bilevel, Recipe
 from searchers._relax import softmax
-from searchers.base import Choices, SupernetOptions
+from searchers.base import Choices, ForwardInputs, SupernetOptions
 from searchers.registry import METHODS
 
 unchecked = pytest.mark.usefixtures("unchecked")
@@ -93,7 +94,7 @@ def test_a_cell_of_nb201_is_its_equation(parts: int) -> None:
         weight * edge(kind, node)
         for weight, kind, node in zip(beta["in_3"], ("none", "skip", "pool"), (x, one, two), strict=True)
     )
-    found = network.cell[0](x, 1, nb201.CellChoices(softmax(logits), nb201.ForwardInputs(), 0))
+    found = network.cell[0](x, 1, nb201.CellChoices(softmax(logits), ForwardInputs(), flow_of(ForwardInputs(), 1), 0))
     torch.testing.assert_close(found, three, rtol=1e-12, atol=1e-12)
 
 
@@ -121,7 +122,9 @@ def test_a_block_of_nas_bench_1shot1_is_its_equation() -> None:
     mixed = sum(weight * option for weight, option in zip(share, options, strict=True))
     joined = torch.cat([mixed, z[:, 2:]], 1)
     wanted = joined[:, [0, 2, 1, 3]]
-    found = cell._operation(node, z, 1, one_shot.CellChoices(softmax(logits), one_shot.ForwardInputs(), 0))
+    found = cell._operation(
+        node, z, 1, one_shot.CellChoices(softmax(logits), ForwardInputs(), flow_of(ForwardInputs(), 1), 0)
+    )
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
 
 

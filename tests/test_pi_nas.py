@@ -6,6 +6,7 @@ import labs
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from searchers import pi_nas, random_ws
@@ -121,12 +122,15 @@ def test_the_teacher_follows_what_is_used_and_is_the_network_without_momentum(mo
     teacher, kinds = mine.recipe.memory, set()
     follow = teacher.follow
 
+    def named(one: Paths) -> dict[str, Tensor]:
+        return one.parameters if teacher.flat is None else one.weights.layout.split(teacher.flat)
+
     def watched(one: Paths, used: np.ndarray) -> None:
-        before = one.parameters if teacher.flat is None else teacher.weights(one)
+        before = {n: v.detach().clone() for n, v in named(one).items()}
         follow(one, used)
         for column, (name, value) in enumerate(one.parameters.items()):
             for replica in range(2):
-                now = teacher.weights(one)[name][replica]
+                now = named(one)[name][replica]
                 still, same = torch.equal(now, before[name][replica]), torch.equal(now, value[replica])
                 assert used[replica, column] or still, name
                 assert not (used[replica, column] and momentum == 0) or same, name

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench import precision, run, setup, variants
 from bench.kernels import ONCE
-from bench.layers import Conv, Norm
+from bench.layers import Conv, ConvNorm, Norm
 from bench.metrics import curvature
 from bench.mixture import columns
 from bench.request import parse
@@ -37,8 +37,8 @@ def seen(network: nn.Module) -> dict[str, set[torch.dtype]]:
     """Return, filled by later passes, the types of the maps that convolutions and normalisations receive."""
     types: dict[str, set[torch.dtype]] = {"conv": set(), "norm": set()}
     for module in network.modules():
-        if isinstance(module, Conv | Norm):
-            name = "conv" if isinstance(module, Conv) else "norm"
+        if isinstance(module, Conv | ConvNorm | Norm):
+            name = "norm" if isinstance(module, Norm) else "conv"
             module.register_forward_pre_hook(lambda _m, inputs, name=name: types[name].add(inputs[0].dtype))
     return types
 

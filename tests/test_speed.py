@@ -10,6 +10,7 @@ import torch
 from tests import benches
 from torch.nn import functional
 
+from bench import layers
 from bench.data.feed import Feed
 from bench.metrics import cell
 from bench.setup import Bench
@@ -173,6 +174,7 @@ def test_every_part_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(floor, "WIDTHS", (1, 2))
     monkeypatch.setattr(growth, "EPOCHS", (1, 2))
     monkeypatch.setattr(outside, "EPOCHS", 2)
+    monkeypatch.setattr(layers, "SMALL", 0)  # one seed computes what each of several does
     given = ["--methods", "darts,random_ws,zero_cost_pt", "--into", str(tmp_path / "out")]
     assert main([*TINY, *given]) == 0
     told = json.loads((tmp_path / "out" / "tiny.json").read_text(encoding="utf-8"))

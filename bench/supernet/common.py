@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench import layers, ops
 from bench.mixture import Factors, columns
-from bench.weights import Packing
+from bench.weights import Packed, Packing
 from searchers._hosted import constant
 from searchers.base import Active, Choices, ForwardInputs, Group
 
@@ -155,7 +155,7 @@ class Pass(NamedTuple):
 
 
 @runtime_checkable
-class Network(Protocol):
+class Network(Packed, Protocol):
     """What both supernets are."""
 
     groups: tuple[Group, ...]
@@ -177,7 +177,8 @@ def begin(network: Network, images: Float[Tensor, "replicas n c h w"], choices: 
     if inputs.weights is not None:
         given, packing = inputs.weights, network.packing
         whole = live is None and inputs.observe is None
-        flow = replace(flow, weights=packing.whole(given, flow.sizes_join) if whole else packing.some(given))
+        weights = packing.whole(network, given, flow.sizes_join) if whole else packing.some(network, given)
+        flow = replace(flow, weights=weights)
     return Pass(as_computed(choices, live, numbers, inputs), live, flow)
 
 

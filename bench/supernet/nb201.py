@@ -231,7 +231,7 @@ class NB201Supernet(nn.Module):
         self.classifier = layers.Linear(replicas, 4 * channels, size.classes)
         if not options.normalise:
             layers.without_normalisation(self)
-        self.packing = Packing(self, self.computed_as_one)
+        self.packing = Packing()
 
     def forward(
         self, images: Float[Tensor, "replicas n c h w"], choices: Choices, inputs: ForwardInputs = ForwardInputs()

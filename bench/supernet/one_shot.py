@@ -163,7 +163,7 @@ class OneShotSupernet(nn.Module):
         self._chosen = {group.name for group in groups}
         if not options.normalise:
             layers.without_normalisation(self)
-        self.packing = Packing(self, self.computed_as_one)
+        self.packing = Packing()
 
     def forward(
         self, images: Float[Tensor, "replicas n c h w"], choices: Choices, inputs: ForwardInputs = ForwardInputs()
