@@ -12,11 +12,13 @@ from typing import Any
 import torch
 
 from bench import precision
-from bench.layers import initialise
+from bench.layers import settle
 from bench.metrics.curvature import epoch_wants_spectrum
 from bench.rng import torch_stream
 from bench.search import Stack
-from searchers._relax import cross_entropy, normal_logits, softmax
+from searchers import _relax
+from searchers._optim import side_by_side
+from searchers._relax import normal_logits, softmax
 from searchers.base import Batch, Searcher, SupernetOptions
 from searchers.entry import Extent, Passes
 
@@ -75,8 +77,7 @@ def estimate(stack: Stack) -> Estimate:
     lab, spec = stack.lab, stack.spec
     network = lab.space.supernet(lab.size, lab.replicas, SupernetOptions())
     assert isinstance(network, torch.nn.Module)
-    initialise(network, lab.stream("estimate", 0))
-    network.to(lab.device, lab.dtype)
+    settle(network.to(lab.dtype), lab.stream("estimate", 0), lab.device)
     parameters = sum(parameter[0].numel() for _, parameter in network.named_parameters())
     wide = _cost(stack, network, lab.dtype)
     narrow = precision.step_dtype(spec.precision)
@@ -170,6 +171,7 @@ def _pass(stack: Stack, network: torch.nn.Module, batch: Batch) -> tuple[float, 
     """Return seconds and saved bytes of a forward and backward pass, the quickest of a few."""
     choices = softmax(normal_logits(stack.lab.space.groups, stack.lab.stream("estimate", 1), _like(network)))
     saved: dict[int, int] = {}
+    weights = side_by_side(network).requires_grad_()
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
@@ -178,8 +180,8 @@ def _pass(stack: Stack, network: torch.nn.Module, batch: Batch) -> tuple[float, 
     def both_ways() -> None:
         saved.clear()
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            loss = cross_entropy(network(batch.images, choices), batch).sum()
-        torch.autograd.grad(loss, list(network.parameters()))
+            losses = _relax.loss(network, batch, choices, weights)
+        torch.autograd.grad(losses.sum(), [weights])
 
     seconds = min(_timed(both_ways, stack.lab.device) for _ in range(ROUNDS))
     return seconds, sum(saved.values())

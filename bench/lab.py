@@ -8,11 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.data.feed import Feed
-from bench.layers import initialise
+from bench.layers import settle
 from bench.replay import Recorder
 from bench.rng import torch_stream
 from bench.spaces.base import NetworkSize, Space
-from bench.weights import lay_side_by_side
 from searchers._relax import cross_entropy
 from searchers.base import (
     Batch,
@@ -59,9 +58,7 @@ class Lab:
         network = self.space.supernet(self.size, self.replicas, options)
         assert isinstance(network, nn.Module)
         network.to(dtype=self.dtype)
-        initialise(network, self.stream("weights", 0))
-        network.to(self.device)
-        lay_side_by_side(network)
+        settle(network, self.stream("weights", 0), self.device)
         return network
 
     def evaluate(self, network: Supernet, choices: Choices, split: str, batches: range | None) -> Evaluation:

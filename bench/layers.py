@@ -15,7 +15,7 @@ from bench.convolution import Geometry
 from bench.kernels import Kernels
 from bench.layout import Folded, Rows, factored, split
 from bench.ops import Flow
-from bench.weights import Lookup, Operands, Parts
+from bench.weights import Lookup, Operands, Parts, lay_side_by_side
 from searchers.base import ForwardInputs
 
 SMALL = 2**14
@@ -37,7 +37,7 @@ class Conv(nn.Module):
         return Parts(get(self.weight), None if self.bias is None else get(self.bias))
 
     def forward(self, x: Folded, flow: Flow, rows: Rows = None) -> Folded:
-        own = flow.weights.of(self).of(rows, flow.replicas)
+        own = flow.weights.of((self,), rows)
         return convolve(x, flow.kernels, own, _geometry(self, own, flow, rows))
 
 
@@ -116,7 +116,7 @@ def scaled_together(
 
 def _convolved(modules: Sequence[ConvNorm], x: Folded, flow: Flow, rows: Rows = None) -> tuple[Folded, Operands]:
     """Return the maps of convolutions of one input, computed as one, and what they were computed with."""
-    own = flow.weights.of(*modules).of(rows, flow.replicas)
+    own = flow.weights.of(tuple(modules), rows)
     y = convolve(x, flow.kernels, own, _geometry(modules[0].conv, own, flow, rows))
     return flow.show("convolution", y, rows), own
 
@@ -155,9 +155,16 @@ class Linear(nn.Module):
         return Parts(get(self.weight), get(self.bias))
 
     def forward(self, x: Float[Tensor, "replicas n c"], flow: Flow) -> Float[Tensor, "replicas n classes"]:
-        own, replicas = flow.weights.of(self), flow.replicas
+        own, replicas = flow.weights.of((self,)), flow.replicas
         assert own.bias is not None
         return torch.baddbmm(own.bias.view(replicas, 1, -1), x, own.kernels.unflatten(0, (replicas, -1)).mT)
+
+
+def settle(network: nn.Module, streams: Sequence[torch.Generator], device: torch.device) -> None:
+    """Draw the weights of a network and lay them side by side on a device."""
+    initialise(network, streams)
+    network.to(device)
+    lay_side_by_side(network)
 
 
 def initialise(network: nn.Module, streams: Sequence[torch.Generator]) -> None:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from bench.layout import Rows
 from searchers.base import Flat
 
 Part = TypeVar("Part")
@@ -48,12 +49,6 @@ class Operands(NamedTuple):
     scale: Float[Tensor, " rows_out"] | None
     shift: Float[Tensor, " rows_out"] | None
 
-    def of(self, rows: Int[Tensor, " rows"] | None, replicas: int) -> "Operands":
-        """Return those of some replicas."""
-        if rows is None:
-            return self
-        return _each(self, lambda operand: operand.unflatten(0, (replicas, -1))[rows].flatten(0, 1))
-
 
 @runtime_checkable
 class Layer(Protocol):
@@ -72,14 +67,16 @@ Layers = tuple[Layer, ...]
 class Weights(Protocol):
     """Where a pass has its operands from."""
 
-    def of(self, *modules: Layer) -> Operands: ...
+    def of(self, layers: Layers, rows: Rows = None) -> Operands:
+        """Return the operands of layers that are computed as one; of some replicas if rows are given."""
+        ...
 
 
 class Own:
-    """The parameters of the modules themselves."""
+    """The parameters of the layers themselves."""
 
-    def of(self, *modules: Layer) -> Operands:
-        return _joined([module.parts(_itself) for module in modules])
+    def of(self, layers: Layers, rows: Rows = None) -> Operands:
+        return _operands(layers, _itself, rows)
 
 
 OWN = Own()
@@ -92,9 +89,9 @@ class Given:
     find: Lookup
     made: Mapping[Layers, Operands]
 
-    def of(self, *modules: Layer) -> Operands:
-        found = self.made.get(modules)
-        return _joined([module.parts(self.find) for module in modules]) if found is None else found
+    def of(self, layers: Layers, rows: Rows = None) -> Operands:
+        found = self.made.get(layers) if rows is None else None
+        return _operands(layers, self.find, rows) if found is None else found
 
 
 @dataclass(frozen=True)
@@ -202,7 +199,7 @@ class Packing:
         # The operands of parameters that are numbered say where each number goes; zeros are what stands around kernels.
         numbers = torch.arange(1, replicas * sum(self.sizes) + 1).view(replicas, -1)
         find = self._lookup(numbers)
-        rows = [_joined([layer.parts(find) for layer in group]) for group in groups]
+        rows = [_operands(group, find, None) for group in groups]
         made = torch.cat([operand.flatten() for row in rows for operand in row if operand is not None])
         places = torch.full((numbers.numel() + 1,), len(made)).index_copy(0, made, torch.arange(len(made)))
         pieces = tuple(tuple(None if x is None else Piece(x.numel(), tuple(x.shape)) for x in row) for row in rows)
@@ -227,6 +224,11 @@ def _each(four: Sequence[Part | None], make: Callable[[Part], Tensor]) -> Operan
 
 def _itself(parameter: Tensor) -> Tensor:
     return parameter
+
+
+def _operands(layers: Layers, find: Lookup, rows: Rows) -> Operands:
+    get = find if rows is None else lambda parameter: find(parameter)[rows]
+    return _joined([layer.parts(get) for layer in layers])
 
 
 def _joined(modules: Sequence[Parts]) -> Operands:

@@ -22,7 +22,7 @@ import torch
 from bench import data
 from bench.data.feed import Feed, FeedSettings
 from bench.data.types import Dataset, ImageSet, balanced
-from bench.layers import initialise
+from bench.layers import settle
 from bench.rng import torch_stream
 from bench.spaces.base import discrete_choices
 from bench.tables.cost import cost
@@ -82,8 +82,7 @@ def train(plan: Plan, stack: Sequence[Job], device: torch.device) -> list[Outcom
     dataset = data.subset(dataset, min(protocol.train_images, halves))
     network = space.supernet(plan.size, len(seeds), SupernetOptions())
     assert isinstance(network, torch.nn.Module)
-    initialise(network, [torch_stream(seed, "weights", 0) for seed in seeds])
-    network.to(device)
+    settle(network, [torch_stream(seed, "weights", 0) for seed in seeds], device)
     choices = discrete_choices(space.groups, [job.genotype for job in stack], next(network.parameters()))
     optimiser = SGD(dict(network.named_parameters()), protocol.weights)
     policy, feed = DataPolicy(split="all", val_batches=0), _feed(dataset, seeds, protocol, device)
