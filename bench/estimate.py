@@ -12,14 +12,13 @@ from typing import Any
 import torch
 
 from bench import precision
-from bench.layers import settle
 from bench.metrics.curvature import epoch_wants_spectrum
 from bench.rng import torch_stream
 from bench.search import Stack
 from searchers import _relax
 from searchers._optim import side_by_side
 from searchers._relax import normal_logits, softmax
-from searchers.base import Batch, Searcher, SupernetOptions
+from searchers.base import Batch, Searcher, Supernet, SupernetOptions
 from searchers.entry import Extent, Passes
 
 IMAGES = (8, 32)
@@ -75,9 +74,7 @@ class PassCost:
 def estimate(stack: Stack) -> Estimate:
     """Measure passes of the mixture and scale them to the stack's whole search."""
     lab, spec = stack.lab, stack.spec
-    network = lab.space.supernet(lab.size, lab.replicas, SupernetOptions())
-    assert isinstance(network, torch.nn.Module)
-    settle(network.to(lab.dtype), lab.stream("estimate", 0), lab.device)
+    network = lab.build(SupernetOptions())
     parameters = sum(parameter[0].numel() for _, parameter in network.named_parameters())
     wide = _cost(stack, network, lab.dtype)
     narrow = precision.step_dtype(spec.precision)
@@ -153,7 +150,7 @@ def _extent(stack: Stack) -> Extent:
     return Extent(stack.lab.groups, spec.epochs, half, evaluation, spec.batch_size)
 
 
-def _cost(stack: Stack, network: torch.nn.Module, kind: torch.dtype) -> PassCost:
+def _cost(stack: Stack, network: Supernet, kind: torch.dtype) -> PassCost:
     """Measure passes over images of a type, in the arithmetic of steps."""
     with precision.arithmetic(stack.spec.precision):
         (small_s, _), (large_s, saved) = (_pass(stack, network, _batch(stack, images, kind)) for images in IMAGES)
@@ -167,7 +164,7 @@ def line(small_s: float, large_s: float) -> tuple[float, float]:
     return large_s - large * image_s, image_s
 
 
-def _pass(stack: Stack, network: torch.nn.Module, batch: Batch) -> tuple[float, int]:
+def _pass(stack: Stack, network: Supernet, batch: Batch) -> tuple[float, int]:
     """Return seconds and saved bytes of a forward and backward pass, the quickest of a few."""
     choices = softmax(normal_logits(stack.lab.space.groups, stack.lab.stream("estimate", 1), _like(network)))
     saved: dict[int, int] = {}
@@ -202,5 +199,5 @@ def _batch(stack: Stack, images: int, kind: torch.dtype) -> Batch:
     return Batch(drawn, torch.zeros(shape[:2], dtype=torch.long, device=lab.device))
 
 
-def _like(network: torch.nn.Module) -> torch.Tensor:
-    return next(network.parameters())
+def _like(network: Supernet) -> torch.Tensor:
+    return next(value for _, value in network.named_parameters())

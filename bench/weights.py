@@ -1,10 +1,10 @@
 """What the convolutions of a pass are computed with: parameters of the modules, or of one tensor that has them all.
 
-Networks have their parameters side by side in memory (`side_by_side`), "replicas size". A pass that is given them as
-one tensor (`ForwardInputs.weights`) copies them once into the order in which it uses them: kernels and normalisations
-that are computed as one stand together there, smaller kernels amid zeros. One copy takes the place of a concatenation
-for each of them, its derivative is one gather, and the gradient comes in the order of the parameters. A step of the
-embedded size on s1, R = 1, takes .. of the time (docs/speed.md).
+Networks have their parameters side by side in memory (`lay_side_by_side`), "replicas size". A pass that is given them
+as one tensor (`ForwardInputs.weights`) copies them once into the order in which it uses them: kernels and
+normalisations that are computed as one stand together there, smaller kernels amid zeros. One copy takes the place of a
+concatenation for each of them, its derivative is one gather, and the gradient comes in the order of the parameters,
+where the optimiser wants it. A step of the embedded size takes .85 of the CPU time at R = 1, .95 at R = 4.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -186,12 +186,9 @@ class Packing:
         if replicas == 1:
             return flat[0].split(self.sizes)
         if key not in self.cuts:
-            starts = torch.tensor(self.sizes).cumsum(0) - torch.tensor(self.sizes)
-            sizes = torch.tensor(self.sizes).repeat_interleave(torch.tensor(self.sizes))
-            starts = starts.repeat_interleave(torch.tensor(self.sizes))
-            inside = torch.arange(flat.shape[1]) - starts
-            places = replicas * starts + torch.arange(replicas)[:, None] * sizes + inside
-            self.cuts[key] = places.flatten().to(flat.device)
+            numbers = torch.arange(flat.numel()).view(replicas, -1)
+            wanted = torch.cat([part.flatten() for part in numbers.split(self.sizes, 1)])
+            self.cuts[key] = wanted.argsort().to(flat.device)
         made = torch.empty_like(flat).flatten().index_copy(0, self.cuts[key], flat.flatten())
         return made.split([replicas * size for size in self.sizes])
 
