@@ -80,6 +80,13 @@ def split(request: Request) -> tuple[Request | None, Request | None]:
         raise ValueError(f"expected --set for one of {', '.join(request.methods)}, got {', '.join(unused)}")
     if names and not rest and others:
         raise ValueError(f"expected --set for one of {', '.join(names)}, got {', '.join(sorted(others))}")
+    budgets = {"queries": request.queries, "budget-s": request.budget_s, "fitness-budget": request.fitness_budget}
+    idle = [f"--{name}" for name, value in budgets.items() if value is not None]
+    if idle and not names:
+        raise ValueError(
+            f"expected a table-only method ({', '.join(TABLE_METHODS)}) for {', '.join(idle)}, "
+            f"got {', '.join(rest)}: leave {'them' if len(idle) > 1 else 'it'} out"
+        )
     searches = dataclasses.replace(request, methods=rest, set=others) if rest else None
     return searches, dataclasses.replace(request, methods=names, set=changes) if names else None
 

@@ -1,6 +1,7 @@
 """Which runs a request means: its methods, each with every combination of settings, over the seeds."""
 
 import dataclasses
+import difflib
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -63,8 +64,12 @@ def method(name: str) -> Method:
     """
     found = find(name)
     if found is None:
-        known, also = ", ".join((*METHODS, *TABLE_METHODS)), " or ".join(f"+{selection}" for selection in SELECTIONS)
-        raise ValueError(f"expected methods out of {known}, or a search with {also} behind it, or all, got {name!r}")
+        known, also = (*METHODS, *TABLE_METHODS), " or ".join(f"+{selection}" for selection in SELECTIONS)
+        followed = [f"{search}+{selection}" for search in METHODS for selection in SELECTIONS]
+        meant = difflib.get_close_matches(name, followed if "+" in name else known)
+        hint = f"did you mean {' or '.join(meant)}?" if meant else f"there are {', '.join(known)}"
+        expected = f"methods of docs/methods.md, a search with {also} behind it, or all"
+        raise ValueError(f"expected {expected}, got {name!r}; {hint}")
     return found
 
 

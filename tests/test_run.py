@@ -435,7 +435,8 @@ def test_a_method_that_fails_leaves_its_reason_and_the_others_go_on(
     ("more", "message"),
     [
         (["--space", "s9"], "error: expected one of the spaces s1, s2, s3, nb201, toy, got 's9'"),
-        (["--methods", "dart"], "error: expected methods out of darts, "),
+        (["--methods", "dart"], "error: expected methods of docs/methods.md, "),
+        (["--methods", "darts", "--queries", "5"], "error: expected a table-only method (random_search, "),
         (["--device", "tpu"], "error: expected --device cpu, cuda or cuda:N, got 'tpu'"),
         (["--table", "nowhere.arrow"], "error: expected a table at --table, found no file nowhere.arrow"),
         (["--dataset", "mnist"], "error: expected a dataset out of"),

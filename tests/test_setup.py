@@ -77,8 +77,13 @@ def test_the_star_changes_every_method_that_has_the_setting(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--methods", "dart"], "expected methods out of darts, .*, or all, got 'dart'"),
-        (["--methods", "darts", "--set", "darst.arch.lr=1"], "expected methods out of darts, .* got 'darst'"),
+        (
+            ["--methods", "dart"],
+            r"expected methods of docs/methods.md, .*, or all, got 'dart'; did you mean darts or .*\?",
+        ),
+        (["--methods", "darts+perturbatio"], r"got 'darts\+perturbatio'; did you mean darts\+perturbation"),
+        (["--methods", "xyz"], "or all, got 'xyz'; there are darts, darts_2nd, .*dehb"),
+        (["--methods", "darts", "--set", "darst.arch.lr=1"], "expected methods of .* got 'darst'; did you mean darts"),
         (["--methods", "darts", "--set", "random_ws.per_cell=true"], "expected --set for one of darts, got random_ws"),
         (["--methods", "all", "--set", "*.archi.lr=1"], r"expected one of the settings .*arch, .*, got archi.lr"),
     ],
