@@ -15,7 +15,7 @@ from bench.convolution import Geometry
 from bench.kernels import Kernels
 from bench.layout import Folded, Rows, factored, split
 from bench.ops import Flow
-from bench.weights import Lookup, Operands, Parts, lay_side_by_side
+from bench.weights import Operands, Parts, lay_side_by_side
 from searchers.base import ForwardInputs
 
 SMALL = 2**14
@@ -33,8 +33,8 @@ class Conv(nn.Module):
         self.weight = nn.Parameter(torch.empty(replicas, out, into, side, side))
         self.bias = nn.Parameter(torch.empty(replicas, out)) if bias else None
 
-    def parts(self, get: Lookup) -> Parts:
-        return Parts(get(self.weight), None if self.bias is None else get(self.bias))
+    def parts(self) -> Parts:
+        return Parts(self.weight, self.bias)
 
     def forward(self, x: Folded, flow: Flow, rows: Rows = None) -> Folded:
         own = flow.weights.of((self,), rows)
@@ -74,10 +74,8 @@ class ConvNorm(nn.Module):
         self.conv = conv
         self.norm = Norm(conv.weight.shape[0], conv.weight.shape[1], affine)
 
-    def parts(self, get: Lookup) -> Parts:
-        scale, shift = self.norm.weight, self.norm.bias
-        own = self.conv.parts(get)
-        return own if scale is None or shift is None else own._replace(scale=get(scale), shift=get(shift))
+    def parts(self) -> Parts:
+        return Parts(self.conv.weight, self.conv.bias, self.norm.weight, self.norm.bias)
 
     def forward(self, x: Folded, flow: Flow, rows: Rows = None) -> Folded:
         y, own = _convolved([self], x, flow, rows)
@@ -151,8 +149,8 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.empty(replicas, classes, channels))
         self.bias = nn.Parameter(torch.empty(replicas, classes))
 
-    def parts(self, get: Lookup) -> Parts:
-        return Parts(get(self.weight), get(self.bias))
+    def parts(self) -> Parts:
+        return Parts(self.weight, self.bias)
 
     def forward(self, x: Float[Tensor, "replicas n c"], flow: Flow) -> Float[Tensor, "replicas n classes"]:
         own, replicas = flow.weights.of((self,)), flow.replicas

@@ -146,28 +146,29 @@ def mix(terms: Sequence[Term], row: Row, flow: Flow) -> Folded | None:
     if active is None:
         maps = [term(None) for term in terms]
         return flow.kernels.mixture(row.factors(maps[0].shape[1]), maps)
-    used: np.ndarray = np.asarray(active.any(0))
-    dense = [k for k, term in enumerate(terms) if used[k] and (isinstance(term, Given) or active[:, k].all())]
+    used: list[bool] = np.asarray(active.any(0)).tolist()
+    whole: list[bool] = np.asarray(active.all(0)).tolist()
+    dense = [k for k, term in enumerate(terms) if used[k] and (whole[k] or isinstance(term, Given))]
     sparse = [k for k in range(len(terms)) if used[k] and k not in dense]
     found = []
     if dense:
         maps = [terms[k](None) for k in dense]
-        found.append(flow.kernels.mixture(_dense_factors(row, dense, maps[0].shape[1]), maps))
+        every = all(whole[k] for k in dense)
+        found.append(flow.kernels.mixture(_dense_factors(row, dense, every, maps[0].shape[1]), maps))
     if sparse:
         found.append(_placed(terms, weights, [(k, np.flatnonzero(active[:, k])) for k in sparse]))
     return total(found) if found else None
 
 
-def _dense_factors(row: Row, options: list[int], channels: int) -> Sequence[Factors]:
-    """Return the factors of options whose maps of all replicas are there: zero for those that leave one out."""
+def _dense_factors(row: Row, options: list[int], every: bool, channels: int) -> Sequence[Factors]:
+    """Return the factors of options whose maps of all replicas are there: zero for those that leave one out, if any."""
+    if every:
+        factors = row.factors(channels)
+        return [factors[option] for option in options]
     assert row.active is not None
-    active = row.active[:, options]
-    if active.all():
-        every = row.factors(channels)
-        return [every[option] for option in options]
     device = row.weights.device
     taken = row.weights.index_select(1, constant(options, device))
-    return columns(torch.where(constant(active, device), taken, 0), channels)
+    return columns(torch.where(constant(row.active[:, options], device), taken, 0), channels)
 
 
 def total(maps: Sequence[Folded]) -> Folded:

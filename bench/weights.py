@@ -20,12 +20,12 @@ from bench.layout import Rows
 from searchers.base import Flat
 
 Part = TypeVar("Part")
-Lookup = Callable[[Tensor], Tensor]
-"""A parameter to what stands for it, of its shape."""
+Find = Callable[[Tensor], Shaped[Tensor, " replicas_numbers"]]
+"""A parameter to the numbers that stand for it, those of all replicas one after the other."""
 
 
 class Parts(NamedTuple):
-    """What stands for the parameters of one module, each starting with the replicas axis.
+    """The parameters of one layer, each starting with the replicas axis.
 
     Attributes:
         kernels: of a convolution "replicas out into side side", of the classifier "replicas out into".
@@ -54,9 +54,7 @@ class Operands(NamedTuple):
 class Layer(Protocol):
     """A layer with parameters."""
 
-    def parts(self, get: Lookup) -> Parts:
-        """Return its parameters, or what stands for them."""
-        ...
+    def parts(self) -> Parts: ...
 
 
 Layers = tuple[Layer, ...]
@@ -76,7 +74,7 @@ class Own:
     """The parameters of the layers themselves."""
 
     def of(self, layers: Layers, rows: Rows = None) -> Operands:
-        return _operands(layers, _itself, rows)
+        return _joined([layer.parts() for layer in layers], _itself, rows)
 
 
 OWN = Own()
@@ -86,12 +84,23 @@ OWN = Own()
 class Given:
     """One tensor that has all parameters, and the operands that were made of it for the whole pass."""
 
-    find: Lookup
+    replicas: int
+    find: Find
     made: Mapping[Layers, Operands]
 
     def of(self, layers: Layers, rows: Rows = None) -> Operands:
-        found = self.made.get(layers) if rows is None else None
-        return _operands(layers, self.find, rows) if found is None else found
+        if rows is None and layers in self.made:
+            return self.made[layers]
+        parts = [layer.parts() for layer in layers]
+        return self._single(parts[0]) if rows is None and len(parts) == 1 else _joined(parts, self._apart, rows)
+
+    def _single(self, parts: Parts) -> Operands:
+        kernels, *others = parts
+        flat = self.find(kernels).view(-1, *kernels.shape[2:])
+        return Operands(flat, *(None if part is None else self.find(part) for part in others))
+
+    def _apart(self, parameter: Tensor) -> Tensor:
+        return self.find(parameter).view(self.replicas, *parameter.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -152,12 +161,12 @@ class Packing:
         key = sizes_join, len(flat), flat.device
         if key not in self.plans:
             self.plans[key] = self._plan(network.computed_as_one(sizes_join), len(flat), flat.device)
-        return Given(self._lookup(flat), self.plans[key].make(flat))
+        return Given(len(flat), self._finder(flat), self.plans[key].make(flat))
 
     def some(self, network: Packed, flat: Flat) -> Given:
         """Return the weights of a pass that may leave some out, each made when it is asked for."""
         self._see(network, flat)
-        return Given(self._lookup(flat), {})
+        return Given(len(flat), self._finder(flat), {})
 
     def _see(self, network: Packed, flat: Flat) -> None:
         if not self.order:
@@ -167,7 +176,7 @@ class Packing:
         if flat.shape[1:] != (sum(self.sizes),):
             raise ValueError(f"expected weights of shape (replicas, {sum(self.sizes)}), got {tuple(flat.shape)}")
 
-    def _lookup(self, flat: Shaped[Tensor, "replicas size"]) -> Lookup:
+    def _finder(self, flat: Shaped[Tensor, "replicas size"]) -> Find:
         """Return what finds a parameter in one tensor; all are cut out at once when the first is asked for."""
         parts: list[Tensor] = []
 
@@ -176,7 +185,7 @@ class Packing:
                 raise ValueError("expected weights as one tensor or by name, got both")
             if not parts:
                 parts.extend(self._cut(flat))
-            return parts[self.order[id(parameter)]].view(len(flat), *parameter.shape[1:])
+            return parts[self.order[id(parameter)]]
 
         return find
 
@@ -195,8 +204,8 @@ class Packing:
     def _plan(self, groups: Sequence[Layers], replicas: int, device: torch.device) -> Plan:
         # The operands of parameters that are numbered say where each number goes; zeros are what stands around kernels.
         numbers = torch.arange(1, replicas * sum(self.sizes) + 1).view(replicas, -1)
-        find = self._lookup(numbers)
-        rows = [_operands(group, find, None) for group in groups]
+        numbered = Given(replicas, self._finder(numbers), {})
+        rows = [numbered.of(group) for group in groups]
         made = torch.cat([operand.flatten() for row in rows for operand in row if operand is not None])
         places = torch.full((numbers.numel() + 1,), len(made)).index_copy(0, made, torch.arange(len(made)))
         pieces = tuple(tuple(None if x is None else Piece(x.numel(), tuple(x.shape)) for x in row) for row in rows)
@@ -223,16 +232,14 @@ def _itself(parameter: Tensor) -> Tensor:
     return parameter
 
 
-def _operands(layers: Layers, find: Lookup, rows: Rows) -> Operands:
-    get = find if rows is None else lambda parameter: find(parameter)[rows]
-    return _joined([layer.parts(get) for layer in layers])
-
-
-def _joined(modules: Sequence[Parts]) -> Operands:
-    if len(modules) == 1:
-        return _each(modules[0], lambda part: part.flatten(0, 1))
-    kernels, *others = zip(*modules, strict=True)
-    return Operands(torch.cat(_widened(kernels), 1).flatten(0, 1), *(_side_by_side(parts) for parts in others))
+def _joined(parts: Sequence[Parts], get: Callable[[Tensor], Tensor], rows: Rows) -> Operands:
+    """Return the operands of layers side by side, of some replicas if rows are given; `get` finds a parameter."""
+    pick = get if rows is None else lambda parameter: get(parameter)[rows]
+    if len(parts) == 1:
+        return _each(parts[0], lambda part: pick(part).flatten(0, 1))
+    found = [[None if part is None else pick(part) for part in layer] for layer in parts]
+    kernels, *others = zip(*found, strict=True)
+    return Operands(torch.cat(_widened(kernels), 1).flatten(0, 1), *(_side_by_side(each) for each in others))
 
 
 def _side_by_side(parts: Sequence[Tensor | None]) -> Tensor | None:

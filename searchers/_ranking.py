@@ -44,10 +44,8 @@ def sample_cells(groups: Sequence[Group], streams: Sequence[torch.Generator], ce
 
 
 def _k_hot(group: Group, cells: int, stream: torch.Generator) -> Float[np.ndarray, "cells decisions options"]:
-    order = torch.rand((cells, *group.shape), generator=stream, dtype=torch.float64).argsort(-1).numpy()
-    hot = np.zeros(order.shape)
-    np.put_along_axis(hot, order[..., : group.keep], 1.0, -1)
-    return hot
+    drawn = torch.rand((cells, *group.shape), generator=stream, dtype=torch.float64)
+    return torch.zeros_like(drawn).scatter_(-1, drawn.argsort(-1)[..., : group.keep], 1.0).numpy()
 
 
 def as_choices(hot: KHot, like: Tensor) -> Choices:

@@ -127,7 +127,7 @@ def test_a_pass_of_everything_joins_nothing_itself(
         return found
 
     expected = scores()
-    monkeypatch.setattr(weights, "_operands", lambda *_: pytest.fail("a pass joined operands itself"))
+    monkeypatch.setattr(weights, "_joined", lambda *_: pytest.fail("a pass joined operands itself"))
     assert torch.equal(scores(), expected)
 
 

@@ -108,8 +108,7 @@ class Cell(nn.Module):
             return lambda rows: flow.relu(module(ops.pick(part, flow.replicas, rows), flow, rows), rows)
 
         active = choices.active("op")
-        both = active is None or bool(active[:, node - 1, 1:].all())
-        if not (both and flow.sizes_join):
+        if not flow.sizes_join or (active is not None and not active[:, node - 1, 1:].all()):
             return [term(module) for module in modules]
         joined = flow.relu(layers.together(modules, part, flow))
         return [ops.Given(maps, flow.replicas) for maps in layers.apart(modules, joined, flow.replicas)]
