@@ -65,7 +65,7 @@ def method(name: str) -> Method:
     found = find(name)
     if found is None:
         known, also = (*METHODS, *TABLE_METHODS), " or ".join(f"+{selection}" for selection in SELECTIONS)
-        followed = [f"{search}+{selection}" for search in METHODS for selection in SELECTIONS]
+        followed = [both for search in METHODS for selection in SELECTIONS if find(both := f"{search}+{selection}")]
         meant = difflib.get_close_matches(name, followed if "+" in name else known)
         hint = f"did you mean {' or '.join(meant)}?" if meant else f"there are {', '.join(known)}"
         expected = f"methods of docs/methods.md, a search with {also} behind it, or all"

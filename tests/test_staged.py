@@ -242,6 +242,7 @@ def test_a_combination_runs_by_name_and_an_unknown_one_is_one_sentence(
         with caplog.at_level(logging.ERROR):
             assert run.main([*tiny, "--methods", wrong]) == 2
         (message,) = (record.getMessage() for record in caplog.records)
-        assert message.endswith(f", or a search with +perturbation behind it, or all, got {wrong!r}")
+        assert f"a search with +perturbation behind it, or all, got {wrong!r}; did you mean" in message
+        assert f"mean {wrong}" not in message
         assert "\n" not in message
     assert run.main([*tiny, "--methods", "darts_pt", "--set", "darts_pt.select.share=2"]) == 2
