@@ -89,8 +89,18 @@ class Layout:
         return constant(touched, device).repeat_interleave(constant(self.sizes, device), 1, output_size=size)
 
     def current(self, parameters: Mapping[str, Tensor]) -> Flat:
-        """Return the parameters side by side, detached: their own memory where they lie so, a copy where not."""
-        return self.flatten(parameters).detach() if self.memory is None else self.memory.detach()
+        """Return the parameters side by side, detached: their own memory where they lie so, a copy where not.
+
+        Raises:
+            RuntimeError: they lay so when the layout was made, and have been moved since.
+        """
+        if self.memory is None:
+            return self.flatten(parameters).detach()
+        if next(iter(parameters.values())).data_ptr() != self.memory.data_ptr():
+            raise RuntimeError(
+                "expected parameters that stay where they are, but they were moved: make the layout after"
+            )
+        return self.memory.detach()
 
     def store(self, parameters: Mapping[str, Tensor], flat: Flat) -> None:
         if self.memory is not None:

@@ -199,3 +199,14 @@ def test_a_search_restored_has_its_weights_side_by_side() -> None:
     assert again.weights.layout.memory is not None
     assert torch.equal(again.fixed(), searcher.fixed())
     assert again.fixed().data_ptr() == next(iter(again.parameters.values())).data_ptr()
+
+
+def test_weights_that_are_moved_after_their_optimiser_was_made_are_refused() -> None:
+    """Steps would move memory that no pass computes with by name."""
+    network = labs.make("s1", (0,)).build(SupernetOptions())
+    assert isinstance(network, nn.Module)
+    optimiser = SGD(dict(network.named_parameters()), WeightSettings())
+    network.float()
+    with pytest.raises(RuntimeError, match="they were moved"):
+        optimiser.leaf()
+    assert side_by_side(network).dtype == torch.float32
