@@ -3,16 +3,17 @@
 from dataclasses import replace
 
 import labs
+import numpy as np
 import pytest
 import torch
 from test_plain_supernet import BUILT, SEEDS, received, some_active
-from test_supernet import choices_of
+from test_supernet import choices_of, used_by
 from test_supernet_plain import SPACES, mixture, normal, pictures, supernet
 from torch import Tensor, nn
 
 from bench import layers, weights
 from bench.supernet import common
-from searchers._optim import SGD, Layout, WeightSettings, side_by_side
+from searchers._optim import SGD, Layout, WeightSettings, side_by_side, touched
 from searchers.base import Choices, ForwardInputs, Observation, Supernet, SupernetOptions
 from searchers.registry import METHODS
 
@@ -210,3 +211,15 @@ def test_weights_that_are_moved_after_their_optimiser_was_made_are_refused() -> 
     with pytest.raises(RuntimeError, match="they were moved"):
         optimiser.leaf()
     assert side_by_side(network).dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["active", "discrete"])
+@pytest.mark.parametrize("name", SPACES)
+def test_what_is_touched_is_what_a_live_option_of_its_cell_owns(name: str, kind: str) -> None:
+    network, choices = supernet(name, 3), choices_of(name, kind, 3)
+    assert choices.active is not None
+    live, paths = network.live(choices.active), [path for path, _ in network.named_parameters()]
+    found = touched(network, choices, paths)
+    for path, used in zip(paths, found.T, strict=True):
+        assert np.flatnonzero(used).tolist() == used_by(network, live, path), path
+    assert 0 < found.sum() < found.size
