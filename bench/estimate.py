@@ -16,7 +16,7 @@ from bench.metrics.curvature import epoch_wants_spectrum
 from bench.rng import torch_stream
 from bench.search import Stack
 from searchers import _relax
-from searchers._optim import side_by_side
+from searchers._optim import weights_of
 from searchers._relax import normal_logits, softmax
 from searchers.base import Batch, Searcher, Supernet, SupernetOptions
 from searchers.entry import Extent, Passes
@@ -168,7 +168,7 @@ def _pass(stack: Stack, network: Supernet, batch: Batch) -> tuple[float, int]:
     """Return seconds and saved bytes of a forward and backward pass, the quickest of a few."""
     choices = softmax(normal_logits(stack.lab.space.groups, stack.lab.stream("estimate", 1), _like(network)))
     saved: dict[int, int] = {}
-    weights = side_by_side(network).requires_grad_()
+    weights = weights_of(network).requires_grad_()
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()

@@ -66,7 +66,7 @@ def method(name: str) -> Method:
     if found is None:
         known, also = (*METHODS, *TABLE_METHODS), " or ".join(f"+{selection}" for selection in SELECTIONS)
         followed = [both for search in METHODS for selection in SELECTIONS if find(both := f"{search}+{selection}")]
-        meant = difflib.get_close_matches(name, followed if "+" in name else known)
+        meant = difflib.get_close_matches(name.lower(), followed if "+" in name else known)
         hint = f"did you mean {' or '.join(meant)}?" if meant else f"there are {', '.join(known)}"
         expected = f"methods of docs/methods.md, a search with {also} behind it, or all"
         raise ValueError(f"expected {expected}, got {name!r}; {hint}")

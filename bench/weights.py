@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bench.layout import Rows
 from searchers.base import Flat
 
-Part = TypeVar("Part")
+Kind = TypeVar("Kind")
 Find = Callable[[Tensor], Shaped[Tensor, " replicas_numbers"]]
 """A parameter to the numbers that stand for it, those of all replicas one after the other."""
 
@@ -104,34 +104,26 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Where an operand stands among the numbers that are made: it has so many, and this shape."""
-
-    size: int
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Plan:
     """How all operands of a pass are made of the parameters.
 
     Attributes:
-        places: of every number of the parameters among those that are made; the last one is for parameters not used.
-        pieces: of the operands of each group of modules, in turn; None where it has none of a kind.
+        places: of every number of the parameters among those that are made.
+        sizes: of the operands, one after the other.
+        shapes: of the operands of each group, None where it has none of a kind.
     """
 
     places: Int[Tensor, " replicas_size"]
-    size: int
+    sizes: tuple[int, ...]
     groups: tuple[Layers, ...]
-    pieces: tuple[tuple[Piece | None, ...], ...]
+    shapes: tuple[tuple[torch.Size | None, ...], ...]
 
     def make(self, flat: Flat) -> dict[Layers, Operands]:
-        made = flat.new_zeros(self.size).index_copy(0, self.places, flat.flatten())
-        sizes = [piece.size for row in self.pieces for piece in row if piece is not None]
-        parts = iter(made.split([*sizes, self.size - sum(sizes)]))
+        made = flat.new_zeros(sum(self.sizes)).index_copy(0, self.places, flat.flatten())
+        parts = iter(made.split(self.sizes))
         return {
-            group: _each(row, lambda piece: next(parts).view(piece.shape))
-            for group, row in zip(self.groups, self.pieces, strict=True)
+            group: _each(row, lambda shape: next(parts).view(shape))
+            for group, row in zip(self.groups, self.shapes, strict=True)
         }
 
 
@@ -147,7 +139,7 @@ class Packed(Protocol):
 
 
 class Packing:
-    """What a network remembers of how its parameters stand side by side; it does not refer to the network."""
+    """What a network remembers of how its parameters stand side by side; it does not keep the network alive."""
 
     def __init__(self) -> None:
         self.order: dict[int, int] = {}  # by their ids: a network on its device keeps its parameters
@@ -207,9 +199,11 @@ class Packing:
         numbered = Given(replicas, self._finder(numbers), {})
         rows = [numbered.of(group) for group in groups]
         made = torch.cat([operand.flatten() for row in rows for operand in row if operand is not None])
-        places = torch.full((numbers.numel() + 1,), len(made)).index_copy(0, made, torch.arange(len(made)))
-        pieces = tuple(tuple(None if x is None else Piece(x.numel(), tuple(x.shape)) for x in row) for row in rows)
-        return Plan(places[1:].to(device), len(made) + 1, tuple(groups), pieces)
+        places = torch.full((numbers.numel() + 1,), -1).index_copy(0, made, torch.arange(len(made)))[1:]
+        assert (places >= 0).all(), "every parameter is one of a group's"
+        shapes = tuple(tuple(None if operand is None else operand.shape for operand in row) for row in rows)
+        sizes = tuple(shape.numel() for row in shapes for shape in row if shape is not None)
+        return Plan(places.to(device), sizes, tuple(groups), shapes)
 
 
 def lay_side_by_side(network: nn.Module) -> None:
@@ -221,7 +215,7 @@ def lay_side_by_side(network: nn.Module) -> None:
         parameter.data = part.unflatten(1, parameter.shape[1:])
 
 
-def _each(four: Sequence[Part | None], make: Callable[[Part], Tensor]) -> Operands:
+def _each(four: Sequence[Kind | None], make: Callable[[Kind], Tensor]) -> Operands:
     """Return what is made of each kind of four that is there; kernels are."""
     kernels, *others = four
     assert kernels is not None
@@ -239,10 +233,10 @@ def _joined(parts: Sequence[Parts], get: Callable[[Tensor], Tensor], rows: Rows)
         return _each(parts[0], lambda part: pick(part).flatten(0, 1))
     found = [[None if part is None else pick(part) for part in layer] for layer in parts]
     kernels, *others = zip(*found, strict=True)
-    return Operands(torch.cat(_widened(kernels), 1).flatten(0, 1), *(_side_by_side(each) for each in others))
+    return Operands(torch.cat(_widened(kernels), 1).flatten(0, 1), *(_concatenated(each) for each in others))
 
 
-def _side_by_side(parts: Sequence[Tensor | None]) -> Tensor | None:
+def _concatenated(parts: Sequence[Tensor | None]) -> Tensor | None:
     there = [part for part in parts if part is not None]
     return torch.cat(there, 1).flatten() if there else None
 

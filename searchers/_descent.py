@@ -202,7 +202,7 @@ class Descent(ABC, Generic[R]):
         return _relax.loss(self.supernet, batch, choices, self.fixed(), inputs)
 
     def fixed(self) -> Flat:
-        """Return the weights side by side, so that no gradient of them is formed."""
+        """Return the weights side by side, so that no gradient of them is formed; they move when a step moves them."""
         return self.weights.layout.current(self.parameters)
 
     def frozen(self) -> dict[str, Tensor]:

@@ -96,14 +96,18 @@ class Layout:
         """
         if self.memory is None:
             return self.flatten(parameters).detach()
-        if next(iter(parameters.values())).data_ptr() != self.memory.data_ptr():
-            raise RuntimeError(
-                "expected parameters that stay where they are, but they were moved: make the layout after"
-            )
+        self._check(parameters)
         return self.memory.detach()
+
+    def _check(self, parameters: Mapping[str, Tensor]) -> None:
+        assert self.memory is not None
+        values, mine = list(parameters.values()), self.memory.untyped_storage().data_ptr()
+        if any(value.untyped_storage().data_ptr() != mine for value in (values[0], values[-1])):
+            raise RuntimeError("expected parameters where they were when the layout was made, but they were moved")
 
     def store(self, parameters: Mapping[str, Tensor], flat: Flat) -> None:
         if self.memory is not None:
+            self._check(parameters)
             self.memory.copy_(flat)
             return
         with torch.no_grad():
@@ -122,8 +126,8 @@ def _adjoining(values: Sequence[Tensor]) -> Flat | None:
     return first.as_strided((len(first), size), (size, 1))
 
 
-def side_by_side(network: Supernet) -> Flat:
-    """Return a network's weights as `ForwardInputs.weights` takes them, detached."""
+def weights_of(network: Supernet) -> Flat:
+    """Return a network's weights as `ForwardInputs.weights` takes them, detached; they move as the network's do."""
     parameters = dict(network.named_parameters())
     return Layout(parameters).current(parameters)
 
@@ -199,7 +203,7 @@ class SGD:
         self.momentum = torch.zeros_like(self.layout.flatten(parameters).detach())
 
     def leaf(self) -> Flat:
-        """Return the parameters side by side, a leaf to differentiate by."""
+        """Return the parameters side by side, a leaf to differentiate by; it moves when they do."""
         return self.layout.current(self.parameters).requires_grad_()
 
     def step(self, gradients: Gradients, lr: Rate, used: Bool[np.ndarray, "replicas names"] | None = None) -> None:

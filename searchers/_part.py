@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from searchers._optim import side_by_side
+from searchers._optim import weights_of
 from searchers.base import Batch, Choices, Flat, ForwardInputs, Logits, Native, Searcher, Supernet
 
 
@@ -44,8 +44,8 @@ class Part:
         return self.searcher.shift_invariant
 
     def weights(self) -> Flat:
-        """Return the detached weights of these replicas, side by side."""
-        return side_by_side(self.searcher.supernet)[self.rows]
+        """Return the detached weights of these replicas, side by side; they move as the network's do."""
+        return weights_of(self.searcher.supernet)[self.rows]
 
     def logits(self) -> Logits:
         return {name: value[self.rows] for name, value in self.searcher.logits().items()}

@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from searchers import _relax
-from searchers._optim import Layout, side_by_side
+from searchers._optim import Layout, weights_of
 from searchers.base import Batch, Choices, ForwardInputs, Observation, Supernet, SupernetOptions
 
 K = 1e-5
@@ -148,7 +148,7 @@ def fisher(network: Supernet, choices: Choices, batch: Batch) -> Score:
 
 def synflow(network: Supernet, choices: Choices, batch: Batch) -> Score:
     """Return the strength of all paths through the network, whatever the data."""
-    weights = side_by_side(network).double().abs().requires_grad_()
+    weights = weights_of(network).double().abs().requires_grad_()
     mixed = Choices({name: value.double() for name, value in choices.weights.items()}, choices.active)
     image = torch.ones_like(batch.images[:, :1], dtype=torch.float64)
     strength = network(image, mixed, ForwardInputs(weights=weights)).sum((1, 2))

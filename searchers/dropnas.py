@@ -105,9 +105,8 @@ def drop_probability(settings: Settings) -> Callable[[int], float]:
 
 def decay(searcher: Single, chosen: Choices, settings: Settings) -> None:
     """Step both optimisers on the gradient of λ_w‖w‖² + λ_α‖α‖² over what was kept."""
-    layout = searcher.weights.layout
     used = touched(searcher.supernet, chosen, list(searcher.parameters))
-    flat, mask = searcher.fixed(), layout.spread(used)
+    flat, mask = searcher.fixed(), searcher.weights.layout.spread(used)
     kept_weights = flat if mask is None else torch.where(mask, flat, 0.0)
     searcher.weights.step(2 * settings.weights.weight_decay * kept_weights, searcher.lr, used)
     logits = searcher.logits()

@@ -82,6 +82,7 @@ def test_the_star_changes_every_method_that_has_the_setting(tmp_path: Path) -> N
             r"expected methods of docs/methods.md, .*, or all, got 'dart'; did you mean darts or .*\?",
         ),
         (["--methods", "darts+perturbatio"], r"got 'darts\+perturbatio'; did you mean darts\+perturbation"),
+        (["--methods", "GDAS"], "got 'GDAS'; did you mean gdas"),
         (["--methods", "xyz"], "or all, got 'xyz'; there are darts, darts_2nd, .*dehb"),
         (["--methods", "darts", "--set", "darst.arch.lr=1"], "expected methods of .* got 'darst'; did you mean darts"),
         (["--methods", "darts", "--set", "random_ws.per_cell=true"], "expected --set for one of darts, got random_ws"),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench import layers, weights
 from bench.supernet import common
-from searchers._optim import SGD, Layout, WeightSettings, side_by_side, touched
+from searchers._optim import SGD, Layout, WeightSettings, touched, weights_of
 from searchers.base import Choices, ForwardInputs, Observation, Supernet, SupernetOptions
 from searchers.registry import METHODS
 
@@ -30,7 +30,7 @@ def found(network: Supernet, choices: Choices, inputs: ForwardInputs, apart: boo
     tables = [table.clone().requires_grad_() for table in choices.weights.values()]
     of = Choices(dict(zip(choices.weights, tables, strict=True)), choices.active)
     named = [value for _, value in network.named_parameters()]
-    leaf = side_by_side(network).requires_grad_()
+    leaf = weights_of(network).requires_grad_()
     own = named if apart else [leaf]
     scores = network(images, of, inputs if apart else replace(inputs, weights=leaf))
     total = (scores * normal(*scores.shape, seed=5)).square().sum()
@@ -93,7 +93,7 @@ def test_whatever_a_pass_receives(name: str) -> None:
 def test_an_observer_sees_the_same(name: str) -> None:
     network, choices = supernet(name, 2), choices_of(name, "active", 2)
     mine, theirs = list[Observation](), list[Observation]()
-    for given, seen in ((None, mine), (side_by_side(network), theirs)):
+    for given, seen in ((None, mine), (weights_of(network), theirs)):
         network(pictures(2), choices, ForwardInputs(observe=seen.append, weights=given))
     assert len(mine) == len(theirs) > 0
     assert all(torch.equal(one.maps, other.maps) for one, other in zip(mine, theirs, strict=True))
@@ -105,7 +105,7 @@ def test_other_weights_of_some_replicas(name: str, sizes_join: bool, monkeypatch
     """Those of another network's second replica, computed alone: by the same network as three and as one."""
     monkeypatch.setattr(layers, "SMALL", layers.SMALL if sizes_join else 0)
     network, other, single = supernet(name, 3), supernet(name, 3, seed=1), supernet(name, 1)
-    choices, given = choices_of(name, "shared", 1), side_by_side(other)[1:2]
+    choices, given = choices_of(name, "shared", 1), weights_of(other)[1:2]
     for parameter, value in zip(single.parameters(), other.parameters(), strict=True):
         parameter.data.copy_(value[1:2])
     images = pictures(1)
@@ -124,7 +124,7 @@ def test_a_pass_of_everything_joins_nothing_itself(
     assert isinstance(network, nn.Module)
 
     def scores() -> Tensor:
-        found: Tensor = network(pictures(replicas), choices, ForwardInputs(weights=side_by_side(network)))
+        found: Tensor = network(pictures(replicas), choices, ForwardInputs(weights=weights_of(network)))
         return found
 
     expected = scores()
@@ -134,9 +134,11 @@ def test_a_pass_of_everything_joins_nothing_itself(
 
 def test_wrong_weights_are_refused() -> None:
     network, choices = supernet("s1", 2), choices_of("s1", "shared", 2)
-    flat = side_by_side(network)
+    flat = weights_of(network)
     with pytest.raises(ValueError, match=rf"expected weights of shape \(replicas, {flat.shape[1]}\), got"):
         network(pictures(2), choices, ForwardInputs(weights=flat[:, 1:]))
+    with pytest.raises(ValueError, match="expected weights of 2 replicas, as the images are, got 1"):
+        network(pictures(2), choices, ForwardInputs(weights=flat[:1]))
     named = {name: value.detach() for name, value in network.named_parameters()}
     with pytest.raises(ValueError, match="as one tensor or by name, got both"):
         torch.func.functional_call(network, named, (pictures(2), choices, ForwardInputs(weights=flat)))
@@ -152,7 +154,7 @@ def test_networks_are_built_with_their_weights_side_by_side(name: str, seeds: tu
     layers.initialise(drawn.to(lab.dtype), lab.stream("weights", 0))
     for (_, mine), (_, theirs) in zip(network.named_parameters(), drawn.named_parameters(), strict=True):
         assert torch.equal(mine, theirs)
-    flat = side_by_side(network)
+    flat = weights_of(network)
     assert flat.untyped_storage().data_ptr() == next(network.parameters()).untyped_storage().data_ptr()
     flat.mul_(2)
     for (_, mine), (_, theirs) in zip(network.named_parameters(), drawn.named_parameters(), strict=True):
@@ -175,19 +177,20 @@ def test_scattered_weights_are_moved_as_those_side_by_side() -> None:
     assert torch.equal(optimisers[0].leaf(), optimisers[1].leaf())
 
 
-@pytest.mark.parametrize("wrong", ["order", "gap", "transposed", "other storage", "rows"])
+@pytest.mark.parametrize("wrong", ["order", "gap", "padded rows", "transposed", "other storage", "one row"])
 def test_what_does_not_lie_side_by_side_is_copied(wrong: str) -> None:
     flat = torch.arange(24.0).view(2, 12)
     a, b = flat[:, :4].unflatten(1, (2, 2)), flat[:, 4:]
     parts = {
         "order": {"b": b, "a": a},
         "gap": {"a": a, "b": flat[:, 5:]},
+        "padded rows": {"a": a, "b": flat[:, 4:8]},
         "transposed": {"a": a.mT, "b": b},
         "other storage": {"a": a, "b": b.clone()},
-        "rows": {"a": a[:1], "b": b[:1, :4]},
+        "one row": {"a": a[:1], "b": b[:1, :4]},
     }[wrong]
     layout = Layout(parts)
-    assert (layout.memory is None) == (wrong != "rows")  # of a single replica any row is side by side
+    assert (layout.memory is None) == (wrong != "one row")  # of a single replica any row is side by side
     assert torch.equal(layout.current(parts), torch.cat([part.flatten(1) for part in parts.values()], 1))
 
 
@@ -208,9 +211,10 @@ def test_weights_that_are_moved_after_their_optimiser_was_made_are_refused() -> 
     assert isinstance(network, nn.Module)
     optimiser = SGD(dict(network.named_parameters()), WeightSettings())
     network.float()
-    with pytest.raises(RuntimeError, match="they were moved"):
-        optimiser.leaf()
-    assert side_by_side(network).dtype == torch.float32
+    for act in (optimiser.leaf, lambda: optimiser.step(weights_of(network).double(), 0.1)):
+        with pytest.raises(RuntimeError, match="they were moved"):
+            act()
+    assert weights_of(network).dtype == torch.float32
 
 
 @pytest.mark.parametrize("kind", ["active", "discrete"])
@@ -223,3 +227,33 @@ def test_what_is_touched_is_what_a_live_option_of_its_cell_owns(name: str, kind:
     for path, used in zip(paths, found.T, strict=True):
         assert np.flatnonzero(used).tolist() == used_by(network, live, path), path
     assert 0 < found.sum() < found.size
+
+
+def test_a_pass_of_some_replicas_follows_one_of_more() -> None:
+    """What is remembered of three replicas is not used for two."""
+    network, choices = supernet("s1", 3), choices_of("s1", "active", 3)
+    assert choices.active is not None
+    for replicas in (3, 2, 1):
+        weights = {name: table[:, :replicas] for name, table in choices.weights.items()}
+        active = {name: mask[:, :replicas] for name, mask in choices.active.items()}
+        scores = [
+            net(pictures(replicas), Choices(weights, active), ForwardInputs(weights=weights_of(net)[:replicas]))
+            for net in (network, supernet("s1", 3))
+        ]
+        assert torch.equal(*scores)
+
+
+def test_rows_are_picked_whatever_was_made() -> None:
+    network, flat = supernet("s1", 3), weights_of(supernet("s1", 3))
+    rows, given = torch.tensor([0, 2]), network.packing.whole(network, flat, sizes_join=False)
+    for mine, all_of_them in zip(given.of((network.stem,), rows), given.of((network.stem,)), strict=True):
+        if all_of_them is not None:
+            assert torch.equal(mine, all_of_them.unflatten(0, (3, -1))[rows].flatten(0, 1))
+
+
+def test_touched_goes_by_the_names_it_is_given() -> None:
+    network, choices = supernet("s1", 2), choices_of("s1", "active", 2)
+    names = [name for name, _ in network.named_parameters()]
+    found = touched(network, choices, names)
+    assert np.array_equal(touched(network, choices, names[::-2]), found[:, ::-2])
+    assert np.array_equal(touched(network, choices, names), found)

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from searchers import _curvature
-from searchers._optim import side_by_side
+from searchers._optim import weights_of
 from searchers._part import Part, parts
 from searchers.base import Batch, Choices, ForwardInputs, Logits, Searcher
 
@@ -145,7 +145,7 @@ def choices_loss(
 ) -> Callable[[Choices], PerReplica]:
     """Return the loss as a function of the mixing weights; network weights are detached, so they get no gradients."""
     network = searcher.supernet
-    fixed = searcher.weights() if isinstance(searcher, Part) else side_by_side(network)
+    fixed = searcher.weights() if isinstance(searcher, Part) else weights_of(network)
     twice = dataclasses.replace(inputs, twice=True, weights=fixed)
 
     def loss(choices: Choices) -> PerReplica:

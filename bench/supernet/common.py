@@ -176,6 +176,8 @@ def begin(network: Network, images: Float[Tensor, "replicas n c h w"], choices: 
     flow = replace(ops.flow_of(inputs, replicas), sizes_join=layers.sizes_join(numbers, replicas, inputs))
     if inputs.weights is not None:
         given, packing = inputs.weights, network.packing
+        if len(given) != replicas:
+            raise ValueError(f"expected weights of {replicas} replicas, as the images are, got {len(given)}")
         whole = live is None and inputs.observe is None
         weights = packing.whole(network, given, flow.sizes_join) if whole else packing.some(network, given)
         flow = replace(flow, weights=weights)
