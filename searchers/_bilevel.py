@@ -164,8 +164,6 @@ def weight_step(
     inputs: ForwardInputs = ForwardInputs(),
 ) -> Float[Tensor, " replicas"]:
     """Take one SGD step on the weights that the choices use; return the loss before it."""
-    leaf = optimiser.leaf()
-    losses = _relax.loss(network, batch, choices, leaf, inputs)
-    (gradient,) = torch.autograd.grad(losses.sum(), [leaf])
+    losses, gradient = _relax.by_weights(network, batch, choices, optimiser.leaf(), inputs)
     move_weights(network, optimiser, gradient, choices, lr)
-    return losses.detach()
+    return losses

@@ -15,7 +15,8 @@ from torch import Tensor
 from searchers import _relax
 from searchers._exclude import select_without
 from searchers._hosted import Streams
-from searchers._optim import SGD, ArchSettings, Gradients, Rate, Touched, WeightSettings, cosine, restore, touched
+from searchers._optim import SGD, ArchSettings, Gradients, Rate, Touched, WeightSettings, cosine, restore
+from searchers._touched import touched
 from searchers.base import (
     Batch,
     Choices,

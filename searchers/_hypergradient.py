@@ -42,9 +42,8 @@ def unrolled(searcher: Bilevel, batches: StepBatches, xi: float, radius: float) 
 
 
 def _lookahead(searcher: Bilevel, train: Batch, xi: float) -> Flat:
-    weights = searcher.weights.leaf()
-    losses = _relax.loss(searcher.supernet, train, searcher.relax(searcher.logits()), weights)
-    (gradient,) = torch.autograd.grad(losses.sum(), [weights])
+    choices = searcher.relax(searcher.logits())
+    _, gradient = _relax.by_weights(searcher.supernet, train, choices, searcher.weights.leaf())
     return searcher.weights.lookahead(gradient, xi)
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from searchers.base import Batch, Choices, ForwardInputs, Group, Logits, Supernet
+from searchers.base import Batch, Choices, Flat, ForwardInputs, Group, Logits, Supernet
 
 
 def softmax(logits: Logits) -> Choices:
@@ -61,9 +61,18 @@ def loss(
     network: Supernet,
     batch: Batch,
     choices: Choices,
-    weights: Float[Tensor, "replicas size"] | None = None,
+    weights: Flat | None = None,
     inputs: ForwardInputs = ForwardInputs(),
 ) -> Float[Tensor, " replicas"]:
     """Return the loss of each replica, with these weights in place of the network's own if given."""
     inputs = inputs if weights is None else replace(inputs, weights=weights)
     return cross_entropy(network(batch.images, choices, inputs), batch)
+
+
+def by_weights(
+    network: Supernet, batch: Batch, choices: Choices, weights: Flat, inputs: ForwardInputs = ForwardInputs()
+) -> tuple[Float[Tensor, " replicas"], Flat]:
+    """Return the loss of each replica and its gradient by weights that ask for one."""
+    losses = loss(network, batch, choices, weights, inputs)
+    (gradient,) = torch.autograd.grad(losses.sum(), [weights])
+    return losses.detach(), gradient

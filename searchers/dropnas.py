@@ -28,8 +28,9 @@ from typing import Literal
 import torch
 
 from searchers import _grouped_dropout as dropout
-from searchers._optim import ArchSettings, Touched, WeightSettings, touched
+from searchers._optim import ArchSettings, Touched, WeightSettings
 from searchers._single import ALL, SEEN, Single, SingleRecipe
+from searchers._touched import touched
 from searchers.base import Choices, DataPolicy, Logits, Resources
 from searchers.entry import Method, Published
 

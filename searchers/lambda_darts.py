@@ -89,9 +89,8 @@ def alignment_by_weights(searcher: Bilevel, batch: Batch, mixing: PerCell, v: Jo
     sides: list[Tensor] = []
     for sign in (1.0, -1.0):
         choices = Choices({name: table.detach() + sign * moves[name] for name, table in mixing.items()})
-        weights = searcher.weights.leaf()
-        losses = _relax.loss(searcher.supernet, batch, choices, weights, ForwardInputs(exact=True))
-        sides += torch.autograd.grad(losses.sum(), [weights])
+        inputs, weights = ForwardInputs(exact=True), searcher.weights.leaf()
+        sides.append(_relax.by_weights(searcher.supernet, batch, choices, weights, inputs)[1])
     return (sides[0] - sides[1]) / (2 * length)[:, None]
 
 

@@ -63,13 +63,12 @@ def arch_gradient(matching: Matching, searcher: Bilevel, batches: StepBatches) -
 
 def update(matching: Matching, searcher: Bilevel, batches: StepBatches) -> Float[Tensor, " replicas"]:
     """Move the weights that are not frozen; return the loss before."""
-    weights = searcher.weights.leaf()
-    losses = _relax.loss(searcher.supernet, batches.train[0], searcher.relax(searcher.logits()), weights)
-    (gradient,) = torch.autograd.grad(losses.sum(), [weights])
+    choices = searcher.relax(searcher.logits())
+    losses, gradient = _relax.by_weights(searcher.supernet, batches.train[0], choices, searcher.weights.leaf())
     matching.train, used = gradient, matching.used()
     free = None if used is None else matching.layout.spread(used)
     searcher.weights.step(gradient if free is None else gradient * free, searcher.lr, used)
-    return losses.detach()
+    return losses
 
 
 def build(settings: Settings, resources: Resources) -> Bilevel:

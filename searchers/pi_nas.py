@@ -29,10 +29,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from searchers import _ranking
-from searchers._optim import WeightSettings, touched
+from searchers._optim import WeightSettings
 from searchers._paths import PathRecipe, Paths, alive, rank_uniform, weights_only
 from searchers._ranking import KHot, RankingSettings
 from searchers._relax import cross_entropy
+from searchers._touched import touched
 from searchers.base import Batch, Choices, DataPolicy, ForwardInputs, Resources
 from searchers.entry import Method, Published
 

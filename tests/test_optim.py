@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from searchers._optim import SGD, Adam, ArchSettings, Layout, WeightSettings, clip, cosine, restore, touched
+from searchers._optim import SGD, Adam, ArchSettings, Layout, WeightSettings, clip, cosine, restore
+from searchers._touched import touched
 from searchers.base import Choices, SupernetOptions
 
 SHAPES = {"kernel": (3, 4, 2, 3), "bias": (3, 5), "table": (3, 2, 4)}

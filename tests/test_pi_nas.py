@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from searchers import pi_nas, random_ws
-from searchers._optim import WeightSettings, touched
+from searchers._optim import WeightSettings
 from searchers._paths import Paths
 from searchers._ranking import RankingSettings
+from searchers._touched import touched
 from searchers.base import Choices
 from searchers.pi_nas import Settings, partner
 

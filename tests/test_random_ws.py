@@ -12,9 +12,10 @@ from torch.nn import functional
 
 from searchers import _paths as paths
 from searchers import random_ws
-from searchers._optim import WeightSettings, touched
+from searchers._optim import WeightSettings
 from searchers._paths import Paths
 from searchers._ranking import RankingSettings, as_choices, sample_cells
+from searchers._touched import touched
 from searchers.base import Choices, DataPolicy, SupernetOptions
 from searchers.random_ws import Settings
 

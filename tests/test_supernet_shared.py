@@ -10,7 +10,7 @@ import bench.spaces
 from bench.spaces.base import NetworkSize
 from bench.supernet import common
 from bench.supernet.nb201 import EDGES
-from searchers._optim import touched
+from searchers._touched import touched
 from searchers.base import Address, Choices, ForwardInputs, Group, SupernetOptions
 
 REPLICAS = 3

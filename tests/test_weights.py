@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from bench import layers, weights
 from bench.supernet import common
-from searchers._optim import SGD, Layout, WeightSettings, touched, weights_of
+from searchers._optim import SGD, Layout, WeightSettings, weights_of
+from searchers._touched import touched
 from searchers.base import Choices, ForwardInputs, Observation, Supernet, SupernetOptions
 from searchers.registry import METHODS
 

@@ -88,10 +88,8 @@ class Cell(nn.Module):
                 layers.scaled_together(modules, positive, scale, flow)
                 for modules, scale in zip(kinds, scales, strict=True)
             ]
-        factors, convolved = (
-            choices.factors("op", part.shape[1]),
-            layers.apart(kinds[0], heavy[0] + heavy[1], flow.replicas),
-        )
+        factors = choices.factors("op", part.shape[1])
+        convolved = layers.apart(kinds[0], heavy[0] + heavy[1], flow.replicas)
         return {
             edge: flow.kernels.mixture(factors[edge][SKIP :: POOL - SKIP], maps) + convolved[i]
             for i, edge in enumerate(edges)
@@ -124,9 +122,8 @@ class Cell(nn.Module):
             positive = F.relu(part)
             for option, every in ((CONV1X1, self.conv1x1), (CONV3X3, self.conv3x3)):
                 modules = _convolutions(every, whole[option])
-                given[option] = (
-                    layers.apart(modules, layers.together(modules, positive, flow), flow.replicas) if modules else []
-                )
+                joined = layers.together(modules, positive, flow) if modules else None
+                given[option] = [] if joined is None else layers.apart(modules, joined, flow.replicas)
         terms = {edge: list(operations) for edge, operations in own.items()}
         for option, found in given.items():
             for edge, maps in zip(whole[option], found, strict=True):

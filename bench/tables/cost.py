@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from bench.spaces.base import Genotype, NetworkSize, Space, discrete_choices
-from searchers._optim import touched
+from searchers._touched import touched
 from searchers.base import SupernetOptions
 
 
