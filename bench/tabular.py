@@ -21,8 +21,9 @@ from bench.rng import numpy_stream
 from bench.spec import Signed
 from bench.tables.lookup import Lookup
 from bench.tables.table import Reference, Table
-from searchers.base import Group, TableSearcher
+from searchers.base import Group
 from searchers.entry import TableMethod
+from searchers.tabular.base import TableSearcher
 
 BLOCK_STEPS, BLOCK_NUMBERS = 64, 4096
 QUERY_LIMIT = 10_000

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from searchers.base import DataPolicy, Group, Resources, Searcher, SupernetOptions, TableResources, TableSearcher
+from searchers.base import DataPolicy, Group, Resources, Searcher, SupernetOptions
+from searchers.tabular.base import TableResources, TableSearcher
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from bench.tables.lookup import Lookup
 from bench.tables.synthetic import write_synthetic
 from bench.tables.table import Table
 from bench.tabular import Draws, History, TabularSpec, search
-from searchers.base import Query, TableSearcher
 from searchers.entry import TableMethod
+from searchers.tabular.base import Query, TableSearcher
 from searchers.tabular.registry import TABLE_METHODS
 
 BUDGETS = (4, 12, 36, 108)

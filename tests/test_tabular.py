@@ -18,7 +18,7 @@ from bench.tables.data import Measurement
 from bench.tables.lookup import Numbering
 from bench.tables.table import Table
 from bench.tabular import Draws, History, Judge, records
-from searchers.base import Query, TableSearcher
+from searchers.tabular.base import Query, TableSearcher
 from searchers.tabular.registry import TABLE_METHODS
 
 methods = pytest.mark.parametrize("name", list(TABLE_METHODS))

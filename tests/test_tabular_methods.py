@@ -10,10 +10,10 @@ import torch
 
 from bench import spaces
 from bench.tabular import Draws
-from searchers.base import Query
 from searchers.tabular import _differential, bohb, de, dehb, l2nas, regularized_evolution, reinforce
 from searchers.tabular._encoding import Encoding
 from searchers.tabular._halving import Rung, brackets, rungs, too_few
+from searchers.tabular.base import Query
 
 NB201 = spaces.get("nb201")
 S1 = spaces.get("s1")

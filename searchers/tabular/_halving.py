@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from searchers.base import Query
 from searchers.tabular._encoding import Encoding, Genes
+from searchers.tabular.base import Query
 
 
 class Rung(NamedTuple):

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from searchers.base import TableResources
 from searchers.entry import TableMethod
 from searchers.tabular._encoding import Encoding, Genes
 from searchers.tabular._halving import Halving, too_few
+from searchers.tabular.base import TableResources
 
 Cells = Int[np.ndarray, "replicas _ genes"]
 

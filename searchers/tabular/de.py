@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
-from searchers.base import Query, TableResources
 from searchers.entry import TableMethod
 from searchers.tabular._differential import Variation, child, draws_needed
 from searchers.tabular._encoding import Encoding
+from searchers.tabular.base import Query, TableResources
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ full.
 
 from dataclasses import dataclass
 
-from searchers.base import TableResources
 from searchers.entry import TableMethod
 from searchers.tabular._encoding import Encoding, Genes
 from searchers.tabular._halving import Halving, too_few
+from searchers.tabular.base import TableResources
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from searchers.base import Query, TableResources
 from searchers.entry import TableMethod
 from searchers.tabular._encoding import Encoding
+from searchers.tabular.base import Query, TableResources
 
 Network = list[Tensor]
 

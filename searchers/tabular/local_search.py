@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from searchers.base import Query, TableResources
 from searchers.entry import TableMethod
 from searchers.tabular._encoding import Encoding
+from searchers.tabular.base import Query, TableResources
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from searchers.base import Query, TableResources
 from searchers.entry import TableMethod
 from searchers.tabular._encoding import Encoding
+from searchers.tabular.base import Query, TableResources
 
 
 @dataclass(frozen=True)

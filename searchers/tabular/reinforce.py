@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from searchers.base import Query, TableResources
 from searchers.entry import TableMethod
 from searchers.tabular._encoding import Encoding, Genes
+from searchers.tabular.base import Query, TableResources
 
 
 @dataclass(frozen=True)

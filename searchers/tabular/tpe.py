@@ -17,9 +17,9 @@ from importlib import util
 import numpy as np
 from jaxtyping import Float
 
-from searchers.base import Query, TableResources
 from searchers.entry import TableMethod
 from searchers.tabular._encoding import Encoding
+from searchers.tabular.base import Query, TableResources
 
 MISS = -1.0
 
