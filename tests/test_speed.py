@@ -168,6 +168,16 @@ def test_one_part_is_measured_and_written(tmp_path: Path, capsys: pytest.Capture
     assert (tmp_path / "out" / "tiny.md").read_text(encoding="utf-8") in capsys.readouterr().out
 
 
+def test_narrow_steps_are_compared_with_narrow_plain_ones(tmp_path: Path) -> None:
+    given = ["--parts", "plain", "--precision", "bf16", "--into", str(tmp_path)]
+    maps = []
+    with pytest.MonkeyPatch.context() as patch:
+        relu = torch.Tensor.relu
+        patch.setattr(torch.Tensor, "relu", lambda x: maps.append(x.dtype) or relu(x))  # only plain networks call it
+        assert main([*TINY, *given, "--space", "s1"]) == 0
+    assert set(maps) == {torch.bfloat16}
+
+
 @pytest.mark.slow
 def test_every_part_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "ROWS", (100, 200))

@@ -3,6 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
+from bench import precision
 from bench.setup import Bench
 from bench.speed.counting import count
 from bench.speed.lane import Lane
@@ -29,9 +32,8 @@ def measure(bench: Bench, _methods: Sequence[Method], plan: Plan) -> list[Sectio
     """Time a step of DARTS written plainly, of the fast one, and of a stack of fast ones, in turn."""
     single, width = Lane(bench, darts.METHOD, 1), min(STACKED, plan.most)
     stacked, plain = Lane(bench, darts.METHOD, width), plain_darts(single)
-    train, val = single.batches.train[0], single.batches.val[0]
     works: dict[str, Callable[[], object]] = {
-        "plain, one by one": lambda: plain.step(train, val, 0),
+        "plain, one by one": lambda: plain_step(plain, single),
         "fast, R = 1": single.step,
         f"fast, R = {width}": stacked.step,
     }
@@ -54,11 +56,19 @@ def measure(bench: Bench, _methods: Sequence[Method], plan: Plan) -> list[Sectio
         )
     about = (
         "One step of both levels of first-order DARTS. Plain: torch's layers and optimisers, one call an operation of "
-        "an edge, channels outermost, a loop over seeds; its architecture step forms no gradient of the weights. Calls "
-        "of torch's library include those of derivatives. The last row's factor over plain is that of the second row "
-        "times that of stacking."
+        "an edge, channels outermost, a loop over seeds, bf16 by torch.autocast; its architecture step forms no "
+        "gradient of the weights. Calls of torch's library include those of derivatives. The last row's factor over "
+        "plain is that of the second row times that of stacking."
     )
     return [Section("Fast against plain", about, COLUMNS, rows)]
+
+
+def plain_step(plain: PlainDarts, lane: Lane) -> None:
+    """Take a plain step on the batches of a lane, in the precision of its steps."""
+    name, device = lane.stack.spec.precision, lane.stack.lab.device.type
+    narrow = precision.step_dtype(name)
+    with precision.arithmetic(name), torch.autocast(device, narrow or torch.bfloat16, enabled=narrow is not None):
+        plain.step(lane.batches.train[0], lane.batches.val[0], 0)
 
 
 def plain_darts(lane: Lane) -> PlainDarts:
