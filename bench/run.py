@@ -70,6 +70,7 @@ def _supernets(console: Console, requests: Sequence[Request]) -> Callable[[], in
         asked = [variant for method in methods for variant in variants.variants(bench, method)]
         variants.check_networks(bench, asked)
         variants.check_settings(bench, asked)
+        variants.check_data(bench, asked)
         plans.append(plan(bench, asked))
         worker.share(bench, decided(bench))
 

@@ -14,6 +14,7 @@ from bench.data.types import Dataset
 from bench.lab import Lab
 from bench.metrics.cell import Truth
 from bench.presets import PRESETS, Preset, on_dataset
+from bench.replay import Recorder
 from bench.request import Request
 from bench.search import Stack
 from bench.spaces.base import NetworkSize, Space
@@ -59,7 +60,8 @@ def prepare(request: Request) -> Bench:
         preset = on_dataset(preset, request.dataset, space.name)
     preset = _override(preset, request)
     dataset = data.subset(data.load(preset.dataset, data.data_root(), preset.split_rule), preset.train_size)
-    _check_probe(preset, dataset)
+    if preset.curvature != "off":
+        _check_probe(preset, dataset)
     truth = choice.truth(request, space, preset)
     return Bench(request, space, preset, dataset, _fingerprint(dataset), truth, device, why)
 
@@ -68,9 +70,21 @@ def _check_probe(preset: Preset, dataset: Dataset) -> None:
     """Raise where curvature could not be measured, before anything is searched."""
     settings = FeedSettings(preset.batch_size, preset.augmentation, preset.eval_batch_size, cutout_ramp=True)
     feed = Feed(dataset, preset.seeds[:1], settings, torch.device("cpu"), torch.float32)
-    if preset.curvature != "off":
-        feed.probe(preset.probe_size)
-        feed.legacy_probe(0, preset.epochs)
+    feed.probe(preset.probe_size)
+    feed.legacy_probe(0, preset.epochs)
+
+
+def check_data(bench: Bench, method: Method, spec: RunSpec) -> None:
+    """Raise where there are too few images for the steps of a run, or for what the method itself measures λ on.
+
+    Raises:
+        ValueError: there are.
+    """
+    feed, policy = _feed(bench, spec, (spec.seed,), torch.device("cpu"), None), method.policy(spec.settings)
+    for epoch in range(spec.epochs):
+        feed.steps_per_epoch(policy, epoch, spec.epochs)
+    if method.probes:
+        feed.probe(spec.probe_size)
 
 
 def stack(bench: Bench, method: Method, runs: tuple[RunSpec, ...]) -> Stack:
@@ -81,20 +95,7 @@ def stack(bench: Bench, method: Method, runs: tuple[RunSpec, ...]) -> Stack:
         space=bench.space,
         size=_size(bench, spec),
         seeds=seeds,
-        feed=Feed(
-            bench.dataset,
-            seeds,
-            FeedSettings(
-                spec.batch_size,
-                spec.augmentation,
-                spec.eval_batch_size,
-                cutout_ramp=True,
-                step_dtype=precision.step_dtype(spec.precision),
-            ),
-            bench.device,
-            torch.float32,
-            recorder,
-        ),
+        feed=_feed(bench, spec, seeds, bench.device, recorder),
         horizon=Horizon(spec.epochs),
         device=bench.device,
         dtype=torch.float32,
@@ -103,6 +104,14 @@ def stack(bench: Bench, method: Method, runs: tuple[RunSpec, ...]) -> Stack:
         recorder=recorder,
     )
     return Stack(runs, method, lab, bench.truth)
+
+
+def _feed(bench: Bench, spec: RunSpec, seeds: tuple[int, ...], device: torch.device, recorder: Recorder | None) -> Feed:
+    narrow = precision.step_dtype(spec.precision)
+    settings = FeedSettings(
+        spec.batch_size, spec.augmentation, spec.eval_batch_size, cutout_ramp=True, step_dtype=narrow
+    )
+    return Feed(bench.dataset, seeds, settings, device, torch.float32, recorder)
 
 
 def check_network(bench: Bench, spec: RunSpec, options: SupernetOptions) -> None:

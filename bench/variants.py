@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from bench import setup
 from bench.metrics.curvature import CurvatureSettings
 from bench.metrics.landscape import LandscapeSettings
 from bench.metrics.native import NativeSettings
@@ -131,6 +132,22 @@ def check_networks(bench: Bench, chosen: Sequence[Variant]) -> None:
                     "network with --channels or --cells, or leave the method out"
                 ) from error
             fit.add(options)
+
+
+def check_data(bench: Bench, chosen: Sequence[Variant]) -> None:
+    """Raise where a variant asks for more images in a step, or for its own λ, than there are.
+
+    Raises:
+        ValueError: the first of them, with what to do.
+    """
+    for variant in chosen:
+        try:
+            setup.check_data(bench, variant.method, variant.specs[0])
+        except ValueError as error:
+            raise ValueError(
+                f"{bench.space.name} {variant.label}: {error}; change it with --train-size, --batch-size or "
+                "--probe-size, or leave the method out"
+            ) from error
 
 
 def check_settings(bench: Bench, chosen: Sequence[Variant]) -> None:

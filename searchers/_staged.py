@@ -88,7 +88,7 @@ def staged(name: str, method: Method, selection: Selection) -> Method:
     networks = method.networks
     return Method(
         name, settings, build, source, passes, policy, evaluated, selection.published, method,
-        lambda settings: networks(settings.search), method.steady and selection.steady,
+        lambda settings: networks(settings.search), method.steady and selection.steady, method.probes,
     )  # fmt: skip
 
 

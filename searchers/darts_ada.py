@@ -128,4 +128,5 @@ METHOD = Method(
     passes_per_step=2.0,
     published=Published(50, "the authors' code"),
     steady=True,
+    probes=True,
 )

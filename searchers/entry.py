@@ -81,6 +81,7 @@ class Method:
             only carry; every network is tried before anything is searched.
         steady: whether its searcher is `Steady`: not where samples decide what is left out, nor where a step reads what
             is on the device.
+        probes: whether the method measures λ itself, on the same images as the records.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Method:
     search: "Method | None" = None
     networks: Callable[[Any], tuple[SupernetOptions, ...]] = lambda _settings: (SupernetOptions(),)
     steady: bool = False
+    probes: bool = False
 
 
 @dataclass(frozen=True)

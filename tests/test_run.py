@@ -444,6 +444,14 @@ def test_a_method_that_fails_leaves_its_reason_and_the_others_go_on(
         (["--set", "darts.arch.lr=fast"], "error: expected float for the setting 'arch.lr', got 'fast'"),
         (["--epochs", "0"], "error: expected a positive whole number or published for epochs, got 0"),
         (["--probe-size", "5"], "error: expected a probe of 10 to 20 images"),
+        (
+            ["--methods", "darts_es", "--probe-size", "5", *OFF],
+            "error: toy darts_es: expected a probe of 10 to 20 images",
+        ),
+        (
+            ["--batch-size", "32", "--methods", "idarts"],
+            "error: toy idarts: expected enough training images for a step of",
+        ),
         (["--benchmark", "paper", "--space", "s1"], "error: expected CIFAR-10's batches in"),
         (
             ["--methods", "darts,pc_darts", "--channels", "6"],

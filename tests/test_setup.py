@@ -4,11 +4,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import labs
 import pytest
 import torch
 from tests import benches
 
 from bench import choice, setup, spaces, variants
+from bench.lab import Lab
 from bench.request import parse
 from bench.tables.arrow import load, write
 from searchers.registry import METHODS
@@ -55,6 +57,18 @@ def test_the_lab_is_made_of_the_specification(tmp_path: Path) -> None:
     policy = METHODS["darts"].policy(found.spec.settings)
     assert next(found.lab.feed.epoch(policy, 0, 2)).train[0].images.shape == (3, 8, 3, 8, 8)
     assert found.lab.feed.steps_per_epoch(policy, 0) == 3
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", benches.EVERY)
+def test_methods_that_measure_their_own_curvature_say_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    probed = []
+    monkeypatch.setattr(Lab, "probe", lambda lab: probed.append(lab) or lab.feed.probe(lab.probe_size))
+    lab = labs.make()
+    searcher = labs.start(METHODS[name], lab)
+    labs.drive(searcher, lab, 0, 2)
+    searcher.finish()
+    assert bool(probed) == METHODS[name].probes
 
 
 def test_settings_come_from_the_method_the_preset_and_the_request_in_this_order(tmp_path: Path) -> None:

@@ -162,7 +162,10 @@ class Feed:
         half, full = self._halves["val"], self._settings.batch_size
         count = len(half) % full if len(half) % full > 1 else size
         if count > len(half):
-            raise ValueError(f"expected a probe of at most {len(half)} images (the validation half), got {count}")
+            raise ValueError(
+                f"expected at least {count} validation images, as many as earlier papers measured their eigenvalue on, "
+                f"got {len(half)}: raise --train-size or leave λ out with --curvature off"
+            )
         chosen = self._order("val", half, epoch, 1)[:, -count:]
         step = epoch * AUGMENT_STRIDE + len(half) // full
         drawn = self._drawn("val", chosen, step, self._cutout_probability(epoch, epochs))
