@@ -276,7 +276,7 @@ def test_legacy_probe_without_a_remainder_is_the_end_of_the_order(images: int) -
     order = flat(served(list(feed.epoch(HALVES, 0, 1)), "val"))
     order += list(set(dataset.val_indices.tolist()) - set(order))
     assert numbers(feed.legacy_probe(0, 1, size=7)) == order[-7:]
-    with pytest.raises(ValueError, match=f"at most {images} images.*got 40"):
+    with pytest.raises(ValueError, match=f"at least 40 validation images.*got {images}"):
         feed.legacy_probe(0, 1)
 
 
