@@ -11,6 +11,7 @@ from analysis._ablation import varying
 from analysis._contents import ACCURACY, KINDS, STABILITY, SUMMARY, Column, Kind, kind_of, percent
 from analysis.intervals import FEWEST_SEEDS, bootstrap_interval
 from analysis.load import SPLITS
+from analysis.selection import space_order
 from analysis.series import generator
 from analysis.stability import per_label, per_run
 from analysis.typeset import Cell, Sheet, spread, statement
@@ -57,15 +58,31 @@ def _relative_cost(found: pd.DataFrame) -> pd.Series:
 def _ablated(kind: Kind, part: pd.DataFrame, name: str) -> pd.DataFrame:
     assert kind.ablated is not None
     method, setting = kind.ablated
-    own = part[part["method"] == method]
-    values = varying(own, setting)[setting].nunique() if setting in own else 0
+    own, values = part[part["method"] == method], _values(kind, part)
     if values < 2:
         raise ValueError(
             f"expected runs of {method} with several values of {setting.removeprefix('settings.')} for the table "
             f"{name!r}, got {values}; python -m bench.run --set {method}.{setting.removeprefix('settings.')}=a,b,c "
             "makes them"
         )
-    return pd.concat([varying(own, setting), part[part["method"].isin(kind.controls)]])
+    others = [control for control in kind.controls if control != method]
+    return pd.concat([varying(own, setting), part[part["method"].isin(others)]])
+
+
+def _values(kind: Kind, part: pd.DataFrame) -> int:
+    """Return how many values an ablated setting takes while all others are alike."""
+    assert kind.ablated is not None
+    method, setting = kind.ablated
+    own = part[part["method"] == method]
+    return varying(own, setting)[setting].nunique() if setting in own and len(own) else 0
+
+
+def spaces(name: str, frame: pd.DataFrame) -> list[str]:
+    """Return the spaces of a table: those in which an ablated setting varies, all where it does in none."""
+    kind, every = kind_of(name), space_order(frame)
+    if kind.ablated is None:
+        return every
+    return [space for space in every if _values(kind, frame[frame["space"] == space]) > 1] or every
 
 
 def _ordered(kind: Kind, part: pd.DataFrame) -> list[str]:

@@ -90,12 +90,22 @@ def _run(folder: Path) -> Run | None:
         table=_json(folder / "table.json", warnings),
         records=_records(folder / "records.jsonl", warnings),
         timing=tuple(line for _, line in _lines(folder / "timing.jsonl", warnings)),
-        finished=(folder / "finished.json").exists(),
+        finished=_finished(folder, warnings),
         warnings=tuple(warnings),
     )
     for warning in warnings:
         log.warning(warning)
     return run
+
+
+def _finished(folder: Path, warnings: list[str]) -> bool:
+    """Return whether a run has finished and the records it ended with are there."""
+    ended, path = _json(folder / "finished.json", warnings), folder / "records.jsonl"
+    found = path.read_bytes().count(b"\n") if path.exists() else 0
+    if ended and ended.get("records", found) != found:
+        warnings.append(f"{folder}: {found} of the {ended['records']} records it finished with: not finished")
+        return False
+    return (folder / "finished.json").exists()
 
 
 def _json(path: Path, warnings: list[str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import pandas as pd
 from analysis import _command, _comparison, _datasets, typeset
 from analysis._ablation import studies
 from analysis._contents import KINDS, kind_of
-from analysis._sheets import sheet
+from analysis._sheets import sheet, spaces
 from analysis.selection import space_order
 from analysis.typeset import FORMATS, Sheet
 
@@ -66,7 +66,7 @@ def sheets(names: Sequence[str], frame: pd.DataFrame) -> dict[str, Sheet]:
         elif name == COMPARISON:
             made |= {f"{name}-{space}": _comparison.sheet(frame, space) for space in space_order(frame)}
         else:
-            made |= {f"{name}-{space}": sheet(name, frame, space) for space in space_order(frame)}
+            made |= {f"{name}-{space}": sheet(name, frame, space) for space in spaces(name, frame)}
     if not made:
         raise ValueError("no method has runs with several values of a setting; python -m bench.run --set makes them")
     return made

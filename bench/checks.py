@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import options, precision
+from bench.command import SEEDS
 
 LAUNCHERS = ("local", "ray", "slurm")
 ONLY = {
@@ -116,6 +117,6 @@ def _seeds(value: Any) -> tuple[int, ...]:
             seeds = tuple(int(str(part)) for part in (value if isinstance(value, list) else str(value).split(",")))
     except ValueError:
         seeds = ()
-    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
-        raise ValueError(f"expected seeds like 0:4 or 0,2,5, got {value!r}")
+    if not seeds or min(seeds) < 0 or max(seeds) >= SEEDS or len(set(seeds)) != len(seeds):
+        raise ValueError(f"expected seeds like 0:4 or 0,2,5, below 2³¹, got {value!r}")
     return seeds

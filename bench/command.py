@@ -5,6 +5,8 @@ from typing import NoReturn
 
 WRONG = 2
 """Exit code of a mistake in what was asked for."""
+SEEDS = 2**31
+"""Seeds are below this: every reader of records can hold them."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,6 +30,6 @@ def seeds(text: str) -> tuple[int, ...]:
         found = tuple(range(int(first or 0), int(last))) if colon else tuple(int(part) for part in text.split(","))
     except ValueError:
         found = ()
-    if not found or min(found) < 0 or len(set(found)) != len(found):
-        raise argparse.ArgumentTypeError(f"expected seeds like 0:4 or 0,2,5, got {text!r}")
+    if not found or min(found) < 0 or max(found) >= SEEDS or len(set(found)) != len(found):
+        raise argparse.ArgumentTypeError(f"expected seeds like 0:4 or 0,2,5, below 2³¹, got {text!r}")
     return found

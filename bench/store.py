@@ -166,9 +166,8 @@ class Store:
     def finish(self, diverged: Sequence[Mapping[str, Any] | None] = ()) -> None:
         """Mark every run as finished, or as diverged with the reason, then drop the checkpoint."""
         for spec, reason in zip(self.specs, diverged or [None] * len(self.specs), strict=True):
-            lines = (self.folder(spec) / "records.jsonl").read_text(encoding="utf-8").count("\n")
             name = "finished.json" if reason is None else "diverged.json"
-            write_json(self.folder(spec) / name, {"records": lines, **(reason or {})})
+            write_json(self.folder(spec) / name, {"records": _counted(self.folder(spec)), **(reason or {})})
         self.checkpoint.drop()
 
     def fail(self, message: str) -> None:
@@ -187,13 +186,35 @@ def stack_name(signatures: Sequence[str]) -> str:
 
 
 def finished(results: Path, spec: Named) -> bool:
-    """Return whether a run has finished."""
-    return (results / "runs" / spec.name / "finished.json").exists()
+    """Return whether a run has finished, and its records are all there."""
+    return _whole(results / "runs" / spec.name, "finished.json")
 
 
 def ended(results: Path, spec: Named) -> bool:
-    """Return whether nothing is left to search: a run has finished, or has diverged."""
-    return any((results / "runs" / spec.name / name).exists() for name in ENDS)
+    """Return whether nothing is left to search: a run has finished, or has diverged, and its records are all there."""
+    return any(_whole(results / "runs" / spec.name, name) for name in ENDS)
+
+
+def damage(results: Path, spec: Named) -> str | None:
+    """Return what has become of the records of a run that has ended, None where they are all there."""
+    folder = results / "runs" / spec.name
+    name = next((name for name in ENDS if (folder / name).exists()), None)
+    if name is None or _whole(folder, name):
+        return None
+    return f"{folder} has {_counted(folder)} of the {_written(folder, name)} records that its run ended with"
+
+
+def _whole(folder: Path, name: str) -> bool:
+    return (folder / name).exists() and _counted(folder) == _written(folder, name)
+
+
+def _counted(folder: Path) -> int:
+    path = folder / "records.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def _written(folder: Path, name: str) -> int:
+    return int(json.loads((folder / name).read_text(encoding="utf-8"))["records"])
 
 
 def diverged(results: Path, specs: Iterable[Named]) -> dict[str, dict[str, Any]]:

@@ -91,3 +91,18 @@ def test_no_cell_or_one_alone_agrees_with_nothing() -> None:
     alone = stability.agreement(["k"])
     assert math.isnan(alone["agreement"])
     assert (alone["cells"], alone["modal"]) == (1, 1)
+
+
+@pytest.mark.parametrize("kept", [3, 0])
+def test_a_run_without_the_records_it_finished_with_has_not_finished(
+    kept: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = [record(epoch) for epoch in range(5)]
+    folder = write_run(tmp_path, spec("s1", "darts", 0), records)
+    (folder / "finished.json").write_text('{"records": 5}')
+    (whole,) = runs(tmp_path)
+    path = folder / "records.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:kept]))
+    (cut,) = runs(tmp_path)
+    assert (whole.finished, cut.finished) == (True, False)
+    assert f"{folder}: {kept} of the 5 records it finished with: not finished" in caplog.text

@@ -13,6 +13,7 @@ import pytest
 from test_analysis_study import record, spec, write_run, write_study
 
 from analysis import _sheets, stability, tables, typeset
+from analysis._contents import kind_of
 from analysis.load import runs, tidy
 from analysis.published import published
 from analysis.selection import select
@@ -102,6 +103,26 @@ def test_an_ablation_leaves_out_the_runs_of_another_one(tmp_path: Path) -> None:
     assert [row[0].text for row in tables.sheet("rounds", frame, "s1").rows] == [
         "ms_darts[rounds=2]", "ms_darts[rounds=3]",
     ]  # fmt: skip
+
+
+def test_an_ablation_of_a_control_counts_its_runs_once(tmp_path: Path) -> None:
+    for lr in (0.1, 1.0):
+        fields = spec("s1", "darts", 0, settings={"lr": lr}) | {"signature": f"{lr}"}
+        write_run(tmp_path, fields, search([lr], [0.5]))
+    frame = select(tidy(runs(tmp_path)))
+    made = tables.sheet("darts.lr", frame, "s1")
+    assert [row[0].text for row in made.rows] == ["darts[lr=0.1]", "darts[lr=1.0]"]
+    assert len(_sheets._ablated(kind_of("darts.lr"), frame, "darts.lr")) == len(frame)
+
+
+def test_an_ablation_is_of_the_spaces_that_have_it(tmp_path: Path) -> None:
+    bandwidths(tmp_path)
+    write_run(tmp_path, spec("nb201", "darts", 0), search([1.0], [0.5]))
+    write_run(tmp_path, spec("nb201", "ms_darts", 0, settings={"bandwidth": 1.0}), search([1.0], [0.5]))
+    frame = select(tidy(runs(tmp_path)))
+    assert list(tables.sheets(["bandwidth"], frame)) == ["bandwidth-s1"]
+    with pytest.raises(ValueError, match="expected runs of ms_darts with several values of bandwidth"):
+        tables.sheets(["bandwidth"], frame[frame["space"] == "nb201"])
 
 
 def test_two_seeds_mark_nothing_best(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_seeds_in_a_file_may_be_a_yaml_list(tmp_path: Path) -> None:
     assert parse(["--config", written(tmp_path, "space: toy\nseeds: [4, 1]\n")]).seeds == (4, 1)
 
 
-@pytest.mark.parametrize("text", ["", "a", "0:0", "3:1", "1,1", "-1", "0:2:1", "1.5", "0,"])
+@pytest.mark.parametrize("text", ["", "a", "0:0", "3:1", "1,1", "-1", "0:2:1", "1.5", "0,", "2147483648"])
 def test_wrong_seeds_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected seeds like 0:4 or 0,2,5"):
         parse(["--space", "toy", f"--seeds={text}"])

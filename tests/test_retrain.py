@@ -171,7 +171,10 @@ def test_the_command_trains_every_seed_once(
         (["--space", "toy", "--cell", "x"], "expected --space s1, s2, s3 or nb201, got 'toy'"),
         (["--space", "nb201", "--cell", "x"], "expected '|op~0|+"),
         (["--space", "s1", "--cell", "01/10 | input,output"], "expected a cell such as"),
-        (["--space", "nb201", "--cell", CELL_201, "--seeds", "2:1"], "expected seeds like 0:4 or 0,2,5, got '2:1'"),
+        (
+            ["--space", "nb201", "--cell", CELL_201, "--seeds", "2:1"],
+            "expected seeds like 0:4 or 0,2,5, below 2³¹, got '2:1'",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence(

@@ -156,6 +156,25 @@ def test_a_changed_specification_is_another_folder(tmp_path: Path, change: list[
     assert {path: after[path] for path in before} == before
 
 
+@pytest.mark.parametrize("keep", [0, 1, 2.5, None])
+def test_a_finished_run_whose_records_are_gone_is_searched_again(
+    keep: float | None, tmp_path: Path, errors: Callable[[], list[str]]
+) -> None:
+    arguments = command(tmp_path, "darts", *OFF)
+    assert run.main(arguments) == 0
+    whole = record_bytes(tmp_path)
+    damaged = sorted(folders(tmp_path).values())[1] / "records.jsonl"
+    content = damaged.read_bytes().splitlines(keepends=True)
+    damaged.unlink()
+    if keep is not None:
+        damaged.write_bytes(b"".join(content[: int(keep)]) + content[int(keep)][: 30 if keep % 1 else 0])
+    assert run.main(arguments) == 0
+    (said,) = errors()
+    assert f"has {int(keep or 0)} of the {len(content)} records that its run ended with: it is searched again" in said
+    assert record_bytes(tmp_path).keys() == whole.keys()
+    assert len(damaged.read_bytes().splitlines()) == len(content)
+
+
 def test_more_seeds_are_added_beside_the_finished_ones(tmp_path: Path) -> None:
     assert run.main(command(tmp_path, "darts", *OFF, "--seeds", "0:1")) == 0
     before = files(tmp_path)

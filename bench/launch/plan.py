@@ -1,8 +1,10 @@
 """Which units a command has, and what of it is done: asks the disk, trains nothing but for `--replicas auto`."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from bench import store, variants
 from bench.launch.fit import balanced, fit
@@ -11,6 +13,8 @@ from bench.request import Request
 from bench.setup import Bench
 from bench.spec import RunSpec
 from bench.variants import Variant
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,9 @@ def plan(bench: Bench, chosen: Sequence[Variant]) -> Plan:
     request = bench.request
     specs = [spec for variant in chosen for spec in variant.specs]
     done = () if request.fresh else tuple(spec for spec in specs if store.ended(request.results, spec))
+    for told in () if request.fresh else map(partial(store.damage, request.results), specs):
+        if told is not None:
+            log.warning("%s: it is searched again", told)
     ended, settled = {spec.signature for spec in done}, decided(bench)
     waiting = [(variant, [spec for spec in variant.specs if spec.signature not in ended]) for variant in chosen]
     units, widths = [], []
