@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not (options.results / "runs").is_dir():
             raise ValueError(f"no runs under {options.results / 'runs'}; python -m bench.run makes some")
         frame = _columnar.export(options.results, out)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"analysis.export: {error}\n")
         return 2
     sys.stdout.write(f"{out}: {frame['run'].nunique()} runs, {len(frame)} records\n")

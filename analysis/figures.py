@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for path in _written(options):
             sys.stdout.write(f"{path}\n")
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"analysis.figures: {error}\n")
         return 2
     return 0

@@ -33,7 +33,7 @@ from analysis._correlation import Correlation, Runs, kendall, partial, spearman
 from analysis.intervals import FEWEST_SEEDS
 from analysis.selection import space_order
 from analysis.series import generator
-from analysis.stability import per_run
+from analysis.stability import WINDOW, per_run
 from analysis.stats import percentiles
 
 MEASURES = ("lambda_level", "lambda_slope", "lambda_ratio", "simplex_level", "simplex_slope", "simplex_ratio")
@@ -71,8 +71,14 @@ STATISTICS: dict[str, tuple[Correlation, tuple[str, ...]]] = {
 
 
 def predictions(runs: pd.DataFrame, rng: np.random.Generator) -> list[Prediction]:
-    """Return all correlations of `stability.per_run`'s rows; runs that have not finished are left out."""
+    """Return all correlations of `stability.per_run`'s rows; runs that have not finished are left out.
+
+    Raises:
+        ValueError: none has.
+    """
     runs, found = runs[runs["finished"]], []
+    if runs.empty:
+        raise ValueError("expected runs that have finished, got none; the command that began them goes on with them")
     for space in space_order(runs):
         part = runs[runs["space"] == space]
         for measure in MEASURES:
@@ -105,7 +111,10 @@ def _scopes(methods: dict[str, Runs], statistic: Correlation, rng: np.random.Gen
     rows = [_row(label, [runs], together, rng) for label, runs in methods.items()]
     rows.append(_row("within", enough, within, rng))
     rows.append(_between(every, statistic, rng))
-    return [*rows, _row("all runs", every, together, rng)]
+    whole = _row("all runs", every, together, rng)
+    if len(enough) < len(every):  # seeds of a method that has one or two cannot be resampled
+        whole = (*whole[:2], np.nan, np.nan, *whole[4:])
+    return [*rows, whole]
 
 
 def _row(
@@ -198,7 +207,12 @@ SUMMARIES = ("within", "between", "all runs")
 EACH = "Spearman"
 CAPTION = (
     "Rank correlation [95 % bootstrap interval] (n runs; methods for `between`); positive: larger λ, larger regret. "
-    "Partial: given the entropy of the choices at the end. A dash: not enough runs, or a quantity that does not vary."
+    "Partial: given the entropy of the choices at the end. lambda_level: mean |λ| of the last "
+    f"{WINDOW} epochs that have it; lambda_slope: least-squares slope of λ over the epochs; lambda_ratio: mean |λ| of "
+    f"the last {WINDOW} over the first {WINDOW} after epoch 0. simplex_…: the same in mixing weights, of the last "
+    "value, the slope, and the last over the first. A dash: not enough runs or epochs, or a quantity that does not "
+    f"vary; no interval over all runs where a method has fewer than {FEWEST_SEEDS} seeds. Of "
+    f"{len(MEASURES) * len(STATISTICS)} numbers a space some intervals leave out 0 by chance."
 )
 
 
@@ -215,11 +229,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         found = predictions(per_run(_command.selected(options)), generator())
-    except ValueError as error:
+        _files.put(options.out / "predict.md", markdown(found))
+        _files.put(options.out / "predict.csv", comma_separated(found))
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"analysis.predict: {error}\n")
         return 2
-    _files.put(options.out / "predict.md", markdown(found))
-    _files.put(options.out / "predict.csv", comma_separated(found))
     sys.stdout.write(markdown(found))
     return 0
 

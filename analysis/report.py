@@ -41,11 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = _command.parser("report", "Write a report of results as one HTML file.", "report").parse_args(arguments)
     try:
-        text = document(options)
-    except ValueError as error:
+        path = put(options.out / "report.html", document(options))
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"analysis.report: {error}\n")
         return 2
-    sys.stdout.write(f"{put(options.out / 'report.html', text)}\n")
+    sys.stdout.write(f"{path}\n")
     return 0
 
 

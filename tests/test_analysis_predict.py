@@ -75,6 +75,19 @@ def test_runs_that_have_not_finished_are_left_out() -> None:
     assert only(predict.predictions(frame, rng()), "a").n == 5
 
 
+def test_without_a_run_that_has_finished_nothing_is_said() -> None:
+    frame = study({"a": rng().normal(size=(8, 3))}).assign(finished=False)
+    with pytest.raises(ValueError, match="expected runs that have finished, got none"):
+        predict.predictions(frame, rng())
+
+
+def test_two_seeds_of_a_method_have_no_interval() -> None:
+    few, enough = ({name: rng().normal(size=(n, 3)) for name in "abc"} for n in (2, 3))
+    one, other = (only(predict.predictions(study(runs), rng()), "all runs") for runs in (few, enough))
+    assert np.isfinite([one.value, other.value, other.low, other.high]).all()
+    assert np.isnan([one.low, one.high]).all()
+
+
 def test_nothing_is_left_given_itself() -> None:
     runs = rng().normal(size=(9, 2))
     assert np.isnan(predict.partial(np.column_stack([runs, runs[:, 0]]), predict.spearman))

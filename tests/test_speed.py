@@ -231,6 +231,8 @@ def test_noise_has_halves_and_classes_like_the_images_it_stands_for() -> None:
     [
         (["--parts", "stack,speed"], "error: expected --parts out of stack, plain, "),
         (["--parts", ","], "error: expected --parts out of stack, plain, "),
+        (["--title", "a/b"], "error: expected a --title that can be a file's name, got 'a/b'"),
+        (["--into", __file__], "error: [Errno 17] File exists: "),
         (["--rounds", "0"], "expected a positive whole number, got '0'; see python -m bench.speed --help"),
         (["--nothing"], "error: unrecognized arguments: --nothing"),
         (["--space", "s9"], "error: expected one of the spaces "),

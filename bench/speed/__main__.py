@@ -65,10 +65,11 @@ def main(arguments: Sequence[str]) -> int:
         jobs = [_job(one, parts, plan, one.benchmark) for one in _as_asked(request)]
         jobs += _at_width(request, parts, plan)
         process.use(_threads(jobs[0].bench))
-    except (ValueError, FileNotFoundError) as error:
+        title = given.title or f"speed-{datetime.now(UTC):%Y-%m-%d-%H%M%S}"
+        files.check(given.into, title)
+    except (ValueError, OSError) as error:
         log.error("error: %s", error)
         return 2
-    title = given.title or f"speed-{datetime.now(UTC):%Y-%m-%d-%H%M%S}"
     begun = Report(title, report.facts(jobs[0].bench.device), ())
     for found in _measured(console, jobs, begun):
         # After every part: what an interruption ends is not lost.

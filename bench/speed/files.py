@@ -8,6 +8,18 @@ from pathlib import Path
 from typing import Any
 
 
+def check(folder: Path, name: str) -> None:
+    """Raise where nothing could be kept, before anything is measured.
+
+    Raises:
+        ValueError: the name is not one of a file.
+        OSError: the folder cannot be made.
+    """
+    if Path(name).name != name:
+        raise ValueError(f"expected a --title that can be a file's name, got {name!r}")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def keep(folder: Path, name: str, content: Mapping[str, Any], text: str) -> list[Path]:
     """Write NAME.json and NAME.md; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
