@@ -43,5 +43,6 @@ lint: env
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
 
+# What can be drawn again; searches stay.
 clean:
-	rm -rf $(VENV) figures results/runs results/stacks results/locks
+	rm -rf $(VENV) figures tables report

@@ -28,8 +28,8 @@ def whole_or(word: str) -> Callable[[str], int | str]:
 
 TEXT = {
     "space": f"search space: {', '.join(SPACES)}",
-    "methods": "all (that train a supernet), tabular (all that search a table), or names separated by commas; "
-    "darts+perturbation searches and then selects",
+    "methods": "all (the default: that train a supernet), tabular (all that search a table), or names separated by "
+    "commas; darts+perturbation searches and then selects",
     "seeds": "a range 0:4 or a list 0,2,5",
     "benchmark": "auto, paper (CIFAR-10, official table, published sizes) or embedded (digits, small, offline)",
     "dataset": "cifar10, cifar100, imagenet16 (ImageNet16-120) or digits",

@@ -121,7 +121,11 @@ def _replace(settings: Any, parts: list[str], value: Any, path: str) -> Any:
             raise ValueError(f"expected a setting without parts, got {path!r}")
         return dataclasses.replace(settings, **{parts[0]: _replace(old, parts[1:], value, path)})
     kind = typing.get_type_hints(type(settings))[parts[0]]
-    return dataclasses.replace(settings, **{parts[0]: _coerce(value, kind, path)})
+    new = _coerce(value, kind, path)
+    try:
+        return dataclasses.replace(settings, **{parts[0]: new})
+    except ValueError as error:  # settings that check themselves know their name, not where they stand
+        raise ValueError(f"{error} for the setting {path!r}") from error
 
 
 def _coerce(value: Any, kind: Any, path: str) -> Any:

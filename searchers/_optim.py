@@ -39,6 +39,14 @@ class WeightSettings:
     clip: float | None = 5.0
     nesterov: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("lr", "lr_min", "weight_decay"):
+            _at_least_zero(name, getattr(self, name))
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"expected a momentum in [0, 1), got {self.momentum}")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"expected a positive clip or null, got {self.clip}")
+
 
 @dataclass(frozen=True)
 class ArchSettings:
@@ -48,6 +56,17 @@ class ArchSettings:
     betas: tuple[float, float] = (0.5, 0.999)
     weight_decay: float = 1e-3
     eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "weight_decay", "eps"):
+            _at_least_zero(name, getattr(self, name))
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"expected betas in [0, 1), got {self.betas}")
+
+
+def _at_least_zero(name: str, value: float) -> None:
+    if not value >= 0:
+        raise ValueError(f"expected {name} of 0 or more, got {value}")
 
 
 def cosine(settings: WeightSettings, epoch: int, epochs: int) -> float:

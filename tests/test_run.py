@@ -460,6 +460,8 @@ def test_a_method_that_fails_leaves_its_reason_and_the_others_go_on(
         (["--table", "nowhere.arrow"], "error: expected a table at --table, found no file nowhere.arrow"),
         (["--dataset", "mnist"], "error: expected a dataset out of"),
         (["--set", "darts.arch.speed=1"], "error: expected one of the settings lr, "),
+        (["--set", "darts.arch.lr=-1"], "error: expected lr of 0 or more, got -1.0 for the setting 'arch.lr'"),
+        (["--set", "darts.weights.momentum=2"], "error: expected a momentum in [0, 1), got 2"),
         (["--set", "darts.arch.lr=fast"], "error: expected float for the setting 'arch.lr', got 'fast'"),
         (["--epochs", "0"], "error: expected a positive whole number or published for epochs, got 0"),
         (["--probe-size", "5"], "error: expected a probe of 10 to 20 images"),
