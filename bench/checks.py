@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import options, precision
-from bench.command import SEEDS
+from bench.command import seeds_of
 
 LAUNCHERS = ("local", "ray", "slurm")
 ONLY = {
@@ -44,7 +44,7 @@ def checked(fields: dict[str, Any]) -> dict[str, Any]:
     fields["methods"] = _names(fields.get("methods", "all"))
     fields["metrics"] = _metrics(fields.get("metrics", ()), "ranking_every" in fields)
     if "seeds" in fields:
-        fields["seeds"] = _seeds(fields["seeds"])
+        fields["seeds"] = seeds_of(fields["seeds"])
     if "results" in fields:
         fields["results"] = Path(fields["results"])
     return fields
@@ -106,17 +106,3 @@ def _metrics(value: Any, ranking_every: bool) -> tuple[str, ...]:
     if ranking_every and "ranking" not in names:
         raise ValueError("expected --metrics ranking beside --ranking-every, got none")
     return names
-
-
-def _seeds(value: Any) -> tuple[int, ...]:
-    try:
-        if isinstance(value, str) and ":" in value:
-            first, last = value.split(":")
-            seeds = tuple(range(int(first or 0), int(last)))
-        else:
-            seeds = tuple(int(str(part)) for part in (value if isinstance(value, list) else str(value).split(",")))
-    except ValueError:
-        seeds = ()
-    if not seeds or min(seeds) < 0 or max(seeds) >= SEEDS or len(set(seeds)) != len(seeds):
-        raise ValueError(f"expected seeds like 0:4 or 0,2,5, below 2³¹, got {value!r}")
-    return seeds

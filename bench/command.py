@@ -1,7 +1,7 @@
 """What the command lines of this package have in common."""
 
 import argparse
-from typing import NoReturn
+from typing import Any, NoReturn
 
 WRONG = 2
 """Exit code of a mistake in what was asked for."""
@@ -23,13 +23,28 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def seeds(text: str) -> tuple[int, ...]:
-    """Return the seeds of a range 0:4 or a list 0,2,5."""
-    first, colon, last = text.partition(":")
+def seeds_of(value: Any) -> tuple[int, ...]:
+    """Return the seeds of a range 0:4 or a list 0,2,5, as text or as YAML has it.
+
+    Raises:
+        ValueError: they are not seeds, or not each once.
+    """
     try:
-        found = tuple(range(int(first or 0), int(last))) if colon else tuple(int(part) for part in text.split(","))
+        if isinstance(value, str) and ":" in value:
+            first, last = value.split(":")
+            found = tuple(range(int(first or 0), int(last)))
+        else:
+            found = tuple(int(str(part)) for part in (value if isinstance(value, list) else str(value).split(",")))
     except ValueError:
         found = ()
     if not found or min(found) < 0 or max(found) >= SEEDS or len(set(found)) != len(found):
-        raise argparse.ArgumentTypeError(f"expected seeds like 0:4 or 0,2,5, below 2³¹, got {text!r}")
+        raise ValueError(f"expected seeds like 0:4 or 0,2,5, below 2³¹, got {value!r}")
     return found
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds of an option of a command line."""
+    try:
+        return seeds_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -201,7 +201,10 @@ def damage(results: Path, spec: Named) -> str | None:
     name = next((name for name in ENDS if (folder / name).exists()), None)
     if name is None or _whole(folder, name):
         return None
-    return f"{folder} has {_counted(folder)} of the {_written(folder, name)} records that its run ended with"
+    written = _written(folder, name)
+    if written is None:
+        return f"{folder / name} does not say how many records its run ended with"
+    return f"{folder} has {_counted(folder)} of the {written} records that its run ended with"
 
 
 def _whole(folder: Path, name: str) -> bool:
@@ -213,8 +216,12 @@ def _counted(folder: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def _written(folder: Path, name: str) -> int:
-    return int(json.loads((folder / name).read_text(encoding="utf-8"))["records"])
+def _written(folder: Path, name: str) -> int | None:
+    """Return how many records a run has ended with, None where its file is damaged."""
+    try:
+        return int(json.loads((folder / name).read_text(encoding="utf-8"))["records"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def diverged(results: Path, specs: Iterable[Named]) -> dict[str, dict[str, Any]]:

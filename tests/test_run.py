@@ -175,6 +175,19 @@ def test_a_finished_run_whose_records_are_gone_is_searched_again(
     assert len(damaged.read_bytes().splitlines()) == len(content)
 
 
+@pytest.mark.parametrize("content", ["", "{}", '{"records": nu'])
+def test_a_run_whose_end_is_damaged_is_searched_again(
+    content: str, tmp_path: Path, errors: Callable[[], list[str]]
+) -> None:
+    arguments = command(tmp_path, "darts", *OFF)
+    assert run.main(arguments) == 0
+    end = sorted(folders(tmp_path).values())[0] / "finished.json"
+    end.write_text(content)
+    assert run.main(arguments) == 0
+    assert [f"{end} does not say how many records its run ended with: it is searched again"] == errors()
+    assert json.loads(end.read_text())["records"] == benches.EPOCHS + 2
+
+
 def test_more_seeds_are_added_beside_the_finished_ones(tmp_path: Path) -> None:
     assert run.main(command(tmp_path, "darts", *OFF, "--seeds", "0:1")) == 0
     before = files(tmp_path)

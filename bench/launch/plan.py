@@ -4,7 +4,6 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from bench import store, variants
 from bench.launch.fit import balanced, fit
@@ -60,10 +59,10 @@ def plan(bench: Bench, chosen: Sequence[Variant]) -> Plan:
     request = bench.request
     specs = [spec for variant in chosen for spec in variant.specs]
     done = () if request.fresh else tuple(spec for spec in specs if store.ended(request.results, spec))
-    for told in () if request.fresh else map(partial(store.damage, request.results), specs):
-        if told is not None:
-            log.warning("%s: it is searched again", told)
     ended, settled = {spec.signature for spec in done}, decided(bench)
+    for spec in specs if not request.fresh else ():
+        if spec.signature not in ended and (damage := store.damage(request.results, spec)) is not None:
+            log.warning("%s: it is searched again", damage)
     waiting = [(variant, [spec for spec in variant.specs if spec.signature not in ended]) for variant in chosen]
     units, widths = [], []
     for variant, specs in waiting:
