@@ -25,5 +25,7 @@ class _End(torch.autograd.Function):
         return tensors[:count]
 
     @staticmethod
-    def backward(_ctx: Any, *_: Tensor) -> None:
-        raise RuntimeError("expected at most second derivatives of the supernet's operations, got a third one")
+    def backward(_ctx: Any, *_: Tensor | None) -> None:
+        raise RuntimeError(
+            "expected as many derivatives of the supernet's operations as its pass was made for, got one more"
+        )

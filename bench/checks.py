@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import options, precision
+from bench import kernels, options, precision
 from bench.command import seeds_of
 
 LAUNCHERS = ("local", "ray", "slurm")
@@ -24,7 +24,7 @@ def checked(fields: dict[str, Any]) -> dict[str, Any]:
     """
     _check_numbers(fields)
     for name in (
-        *("space", "benchmark", "dataset", "table", "device", "curvature", "precision", "results"),
+        *("space", "benchmark", "dataset", "table", "device", "curvature", "precision", "kernels", "results"),
         *("address", "partition", "gres", "time"),
     ):
         if not isinstance(fields.get(name, ""), str):
@@ -37,6 +37,7 @@ def checked(fields: dict[str, Any]) -> dict[str, Any]:
         ("curvature", ("power", "lanczos", "exact", "off")),
         ("launcher", LAUNCHERS),
         ("precision", precision.NAMES),
+        ("kernels", kernels.NAMES),
     ):
         if fields.get(name, allowed[0]) not in allowed:
             raise ValueError(f"expected {name} out of {', '.join(allowed)}, got {fields[name]!r}")

@@ -8,10 +8,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.data.feed import Feed
+from bench.kernels import ONCE, Kernels
 from bench.layers import settle
 from bench.replay import Recorder
 from bench.rng import torch_stream
 from bench.spaces.base import NetworkSize, Space
+from bench.supernet.common import Network
 from searchers._relax import cross_entropy
 from searchers.base import (
     Batch,
@@ -33,6 +35,7 @@ class Lab:
     Attributes:
         curvature_replicas: most replicas whose λ is measured at once, None: all.
         recorder: records what is done again and again (`bench.replay`); None: nothing is recorded.
+        kernels: what networks compute passes with that are differentiated once at most.
     """
 
     space: Space
@@ -45,6 +48,7 @@ class Lab:
     probe_size: int
     curvature_replicas: int | None = None
     recorder: Recorder | None = None
+    kernels: Kernels = ONCE
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -57,6 +61,8 @@ class Lab:
     def build(self, options: SupernetOptions) -> Supernet:
         network = self.space.supernet(self.size, self.replicas, options)
         assert isinstance(network, nn.Module)
+        assert isinstance(network, Network)
+        network.once = self.kernels
         network.to(dtype=self.dtype)
         settle(network, self.stream("weights", 0), self.device)
         return network

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bench.convolution import Geometry
 from bench.kernels import Kernels
 from bench.layout import Folded, Rows, factored, split
+from bench.mixture import Branch
 from bench.ops import Flow
 from bench.weights import Operands, Parts, lay_side_by_side
 from searchers.base import ForwardInputs
@@ -117,6 +118,23 @@ def _convolved(modules: Sequence[ConvNorm], x: Folded, flow: Flow, rows: Rows = 
     own = flow.weights.of(tuple(modules), rows)
     y = convolve(x, flow.kernels, own, _geometry(modules[0].conv, own, flow, rows))
     return flow.show("convolution", y, rows), own
+
+
+def branch(modules: Sequence[ConvNorm], x: Folded, flow: Flow, wide: bool = False, relu: bool = False) -> Branch:
+    """Return convolutions of one input as a branch of mixed operations: computed as one, not yet normalised."""
+    y, own = _convolved(modules, x, flow)
+    if not modules[0].norm.normalise:
+        return Branch(y, wide, relu=relu)
+    return Branch(y, wide, True, relu, own.scale, own.shift)
+
+
+def rectified(modules: Sequence[ConvNorm], x: Folded, flow: Flow) -> Folded:
+    """Return what is positive of the maps that `together` returns."""
+    if flow.kernels.mixed is None:
+        return flow.relu(together(modules, x, flow))
+    found = branch(modules, x, flow, relu=True)
+    one = x.new_ones(1, dtype=torch.promote_types(x.dtype, torch.float32))
+    return flow.kernels.mixed([[one]], [found], flow.replicas)[0]
 
 
 def sizes_join(numbers: int, replicas: int, inputs: ForwardInputs) -> bool:

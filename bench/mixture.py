@@ -10,7 +10,7 @@ Third derivatives raise. What is differentiated once is faster as torch records 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,22 @@ from bench.layout import innermost
 Maps = Float[Tensor, "n _rc _h _w"]
 Factors = Float[Tensor, "_rc 1 1"]
 """An option's factors: one for every channel, or a single one for the map of a single replica."""
+
+
+class Branch(NamedTuple):
+    """One term of a mixed operation, or of those of several edges, before it is normalised.
+
+    Attributes:
+        wide: whether every edge has maps of its own, side by side within each replica; else all edges share them.
+        normalised: over images and pixels, then with scale and shift where there are any.
+    """
+
+    maps: Maps
+    wide: bool = False
+    normalised: bool = False
+    relu: bool = False
+    scale: Float[Tensor, " channels"] | None = None
+    shift: Float[Tensor, " channels"] | None = None
 
 
 def columns(weights: Float[Tensor, "replicas *decisions options"], channels: int) -> Sequence[Factors]:

@@ -6,7 +6,7 @@ no replica uses costs nothing. This layout is private to `bench`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from bench.layout import (
     place,
     unfold,
 )
-from bench.mixture import Factors, columns
+from bench.mixture import Branch, Factors, columns
 from bench.weights import OWN, Weights
 from searchers._hosted import constant
 from searchers.base import ForwardInputs, Observation
@@ -68,9 +68,17 @@ def entering(images: Float[Tensor, "replicas n c h w"], inputs: ForwardInputs, w
     return fold(images.to(weight.dtype) if inputs.twice or inputs.exact else images)
 
 
-def flow_of(inputs: ForwardInputs, replicas: int) -> Flow:
-    """Return the pass that a network's inputs ask for, with its own weights."""
-    return Flow(replicas, inputs.observe, TWICE if inputs.twice else ONCE)
+def flow_of(inputs: ForwardInputs, replicas: int, once: Kernels = ONCE) -> Flow:
+    """Return the pass that a network's inputs ask for, with its own weights.
+
+    Args:
+        inputs: of the pass.
+        replicas: of the images.
+        once: what is computed with where nothing is differentiated twice, and nobody looks at maps on their way.
+    """
+    if inputs.twice:
+        return Flow(replicas, inputs.observe, TWICE)
+    return Flow(replicas, inputs.observe, once if inputs.observe is None else ONCE)
 
 
 def scale(x: Folded, weight: Float[Tensor, " replicas"]) -> Folded:
@@ -113,6 +121,15 @@ class Given:
         return pick(self.maps, self.replicas, rows)
 
 
+@runtime_checkable
+class Branching(Protocol):
+    """An option that can be asked for what its output is made of."""
+
+    def branch(self) -> Branch:
+        """Return its maps before normalisation, of all replicas."""
+        ...
+
+
 @dataclass(frozen=True)
 class Row:
     """One decision.
@@ -144,20 +161,29 @@ def mix(terms: Sequence[Term], row: Row, flow: Flow) -> Folded | None:
     """
     weights, active = row.weights, row.active
     if active is None:
-        maps = [term(None) for term in terms]
-        return flow.kernels.mixture(row.factors(maps[0].shape[1]), maps)
+        return _mixed(terms, row.factors, flow)
     used: list[bool] = np.asarray(active.any(0)).tolist()
     whole: list[bool] = np.asarray(active.all(0)).tolist()
     dense = [k for k, term in enumerate(terms) if used[k] and (whole[k] or isinstance(term, Given))]
     sparse = [k for k in range(len(terms)) if used[k] and k not in dense]
     found = []
     if dense:
-        maps = [terms[k](None) for k in dense]
         every = all(whole[k] for k in dense)
-        found.append(flow.kernels.mixture(_dense_factors(row, dense, every, maps[0].shape[1]), maps))
+        found.append(
+            _mixed([terms[k] for k in dense], lambda channels: _dense_factors(row, dense, every, channels), flow)
+        )
     if sparse:
         found.append(_placed(terms, weights, [(k, np.flatnonzero(active[:, k])) for k in sparse]))
     return total(found) if found else None
+
+
+def _mixed(terms: Sequence[Term], factors: Callable[[int], Sequence[Factors]], flow: Flow) -> Folded:
+    """Return the weighted sum of options, computed for all replicas."""
+    if flow.kernels.mixed is None:
+        maps = [term(None) for term in terms]
+        return flow.kernels.mixture(factors(maps[0].shape[1]), maps)
+    branches = [term.branch() if isinstance(term, Branching) else Branch(term(None)) for term in terms]
+    return flow.kernels.mixed([factors(branches[0].maps.shape[1])], branches, flow.replicas)[0]
 
 
 def _dense_factors(row: Row, options: list[int], every: bool, channels: int) -> Sequence[Factors]:

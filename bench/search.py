@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from bench import precision, replay
+from bench import kernels, precision, replay
 from bench.clock import Clock
 from bench.divergence import divergence
 from bench.instruments import Fields, Instruments
@@ -58,6 +58,7 @@ def search(stack: Stack, store: Store, observe: Observer) -> None:
     """Search a stack to its end, from its checkpoint if it has one."""
     precision.check(stack.spec.precision or "fp32", stack.lab.device)
     replay.check(stack.lab.recorder is not None, stack.lab.device)
+    kernels.check(stack.lab.kernels.name, stack.lab.device)
     with precision.arithmetic(None):
         _search(Session(stack, store, observe))
 
@@ -106,7 +107,7 @@ class Session:
             self.epoch, self.instruments.vectors = saved["epoch"], saved["vectors"]
             self.diverged = saved["diverged"]
         facts = {"from_epoch": None if saved is None else self.epoch, **place(self.stack.lab.device)}
-        facts["cuda_graphs"] = self.stack.lab.recorder is not None
+        facts |= {"cuda_graphs": self.stack.lab.recorder is not None, "kernels": self.stack.lab.kernels.name}
         seeds = [spec.seed for spec in self.stack.specs]
         started = datetime.now(UTC).isoformat(timespec="seconds")
         self.store.attempt({**facts, "seeds": seeds, "threads": torch.get_num_threads(), "started": started})

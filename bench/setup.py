@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from bench import choice, data, precision, replay, spaces
+from bench import choice, data, kernels, precision, replay, spaces
 from bench.cores import Work
 from bench.data.feed import Feed, FeedSettings
 from bench.data.types import Dataset
@@ -54,6 +54,7 @@ def prepare(request: Request) -> Bench:
     if request.launcher == "local":  # elsewhere the machines that search have their own devices
         precision.check(request.precision, device)
         replay.check(request.cuda_graphs, device)
+        kernels.check(request.kernels, device)
     name, why = choice.choose_benchmark(request, space, device)
     preset = PRESETS[name](space.name)
     if request.dataset is not None:
@@ -101,6 +102,7 @@ def stack(bench: Bench, method: Method, runs: tuple[RunSpec, ...]) -> Stack:
         probe_size=spec.probe_size,
         curvature_replicas=bench.preset.curvature_replicas,
         recorder=recorder,
+        kernels=kernels.of(bench.request.kernels),
     )
     return Stack(runs, method, lab, bench.truth)
 
@@ -129,7 +131,8 @@ def rehearse(bench: Bench, method: Method, spec: RunSpec) -> None:
     Raises:
         ValueError: a setting does not fit.
     """
-    here = dataclasses.replace(bench, device=torch.device("cpu"))
+    request = dataclasses.replace(bench.request, kernels="torch")
+    here = dataclasses.replace(bench, device=torch.device("cpu"), request=request)
     method.build(spec.settings, stack(here, method, (spec,)).lab)
 
 

@@ -39,7 +39,7 @@ def single(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels for one derivative that refuse a second."""
     plain = kernels.torch_batch_norm
     refusing = dataclasses.replace(kernels.ONCE, batch_norm=lambda x, *affine: plain(_Single.apply(x), *affine))
-    monkeypatch.setattr(ops, "ONCE", refusing)
+    monkeypatch.setattr(ops, "flow_of", lambda inputs, replicas, _once: flow_of(inputs, replicas, refusing))
 
 
 def test_the_kernels_are_chosen_by_what_is_asked_for() -> None:

@@ -41,7 +41,7 @@ def test_every_option_has_a_flag() -> None:
     numbers += " fitness-budget ranking-every curvature-replicas jobs retries"
     words = "--methods darts,random_ws --seeds 0,2 --benchmark paper --dataset digits --table none --device cpu"
     paths = "--curvature exact --results elsewhere --set darts.arch.lr=1e-3 --fresh --dry-run --space toy --budget-s 9"
-    paths += " --metrics ranking --landscape --tensorboard --precision bf16 --cuda-graphs"
+    paths += " --metrics ranking --landscape --tensorboard --precision bf16 --kernels triton --cuda-graphs"
     ray = "--launcher ray --address here:1 --unit-cpus 2 --unit-gpus 0.5 --shared"
     slurm = "--launcher slurm --partition low --gres gpu:1 --time 1:00:00 --sbatch account=x --sbatch qos=y"
     arguments = f"{words} {paths}".split() + [part for name in numbers.split() for part in (f"--{name}", "7")]

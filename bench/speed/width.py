@@ -1,14 +1,14 @@
 """The papers' batch, channels and probe with one cell a stage, on noise of CIFAR-10's shape: nothing to prepare.
 
 Seconds of a step do not depend on what the images show. How many products a measurement of λ takes may. Of the
-request's options only the space, the device, the precision and how λ is measured are taken over.
+request's options only the space, the device, the precision, the kernels and how λ is measured are taken over.
 """
 
 from dataclasses import replace
 
 import torch
 
-from bench import choice, precision, replay, spaces
+from bench import choice, kernels, precision, replay, spaces
 from bench.data import splits
 from bench.data.types import Dataset, ImageSet
 from bench.presets import SEARCH_IMAGES, paper
@@ -28,6 +28,7 @@ def prepare(request: Request) -> Bench:
     device, why = choice.choose_device(request.device), "the papers' width"
     precision.check(request.precision, device)
     replay.check(request.cuda_graphs, device)
+    kernels.check(request.kernels, device)
     return Bench(asked, space, preset, noise(preset.train_size), "noise", None, device, why)
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bench import layers, ops
+from bench.kernels import Kernels
 from bench.mixture import Factors, columns
 from bench.weights import Packed, Packing
 from searchers._hosted import constant
@@ -156,13 +157,18 @@ class Pass(NamedTuple):
 
 @runtime_checkable
 class Network(Packed, Protocol):
-    """What both supernets are."""
+    """What both supernets are.
+
+    Attributes:
+        once: what passes are computed with that are differentiated once at most.
+    """
 
     groups: tuple[Group, ...]
     cells: int
     auxiliary: bool
     stem: layers.ConvNorm
     packing: Packing
+    once: Kernels
 
     def live(self, active: Active) -> Active: ...
 
@@ -173,7 +179,8 @@ def begin(network: Network, images: Float[Tensor, "replicas n c h w"], choices: 
     check(choices, network.groups, network.cells, replicas)
     check_auxiliary(inputs, network.auxiliary)
     live = None if choices.active is None else network.live(choices.active)
-    flow = replace(ops.flow_of(inputs, replicas), sizes_join=layers.sizes_join(numbers, replicas, inputs))
+    flow = ops.flow_of(inputs, replicas, network.once)
+    flow = replace(flow, sizes_join=flow.kernels.mixed is None and layers.sizes_join(numbers, replicas, inputs))
     if inputs.weights is not None:
         given, packing = inputs.weights, network.packing
         if len(given) != replicas:

@@ -16,7 +16,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench import layers, ops
+from bench.kernels import ONCE
 from bench.layout import first_part, with_bypass
+from bench.mixture import Branch
 from bench.supernet.common import CellChoices, NetworkSize, begin, width, with_auxiliary
 from bench.weights import Layer, Layers, Packing
 from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
@@ -78,6 +80,12 @@ class Cell(nn.Module):
         """Return the mixtures of all operations: each kind of convolution as one, skip and pooling once."""
         positive, maps = F.relu(part), [part, ops.average_pool(part)]
         kinds = [_convolutions(every, edges) for every in (self.conv1x1, self.conv3x3)]
+        if flow.kernels.mixed is not None:
+            branches = [layers.branch(modules, positive, flow, wide=True) for modules in kinds]
+            every = choices.factors("op", part.shape[1])
+            rows = [every[edge][SKIP:] for edge in edges]
+            found = flow.kernels.mixed(rows, [Branch(maps[0]), *branches, Branch(maps[1])], flow.replicas)
+            return dict(zip(edges, found, strict=True))
         channels = part.shape[1] // flow.replicas
         scales = choices.once("op", (edges[0], channels), lambda weights: _scales(weights, edges, channels))
         if flow.sizes_join:
@@ -228,7 +236,7 @@ class NB201Supernet(nn.Module):
         self.classifier = layers.Linear(replicas, 4 * channels, size.classes)
         if not options.normalise:
             layers.without_normalisation(self)
-        self.packing = Packing()
+        self.packing, self.once = Packing(), ONCE
 
     def forward(
         self, images: Float[Tensor, "replicas n c h w"], choices: Choices, inputs: ForwardInputs = ForwardInputs()

@@ -8,6 +8,7 @@ operations with row `op[j]`, and the output is out_0 · projection(x) + concat_j
 """
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -15,14 +16,31 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench import layers, ops
-from bench.layout import first_part, innermost, per_channel, side_by_side, with_bypass
-from bench.mixture import Factors, columns
+from bench.kernels import ONCE
+from bench.layout import Rows, first_part, innermost, per_channel, side_by_side, with_bypass
+from bench.mixture import Branch, Factors, columns
 from bench.supernet.common import CellChoices, NetworkSize, begin, width, with_auxiliary
 from bench.weights import Layers, Packing
 from searchers._hosted import constant
 from searchers.base import Active, Address, Choices, ForwardInputs, Group, SupernetOptions
 
 OPERATIONS = ("maxpool3x3", "conv3x3-bn-relu", "conv1x1-bn-relu")
+
+
+@dataclass(frozen=True)
+class _Convolved:
+    """What is positive of a normalised convolution."""
+
+    module: layers.ConvNorm
+    x: ops.Folded
+    flow: ops.Flow
+
+    def __call__(self, rows: Rows) -> ops.Folded:
+        part = ops.pick(self.x, self.flow.replicas, rows)
+        return self.flow.relu(self.module(part, self.flow, rows), rows)
+
+    def branch(self) -> Branch:
+        return layers.branch([self.module], self.x, self.flow, relu=True)
 
 
 class Cell(nn.Module):
@@ -56,14 +74,10 @@ class Cell(nn.Module):
     def _projections(self, x: ops.Folded, replicas: int, choices: CellChoices) -> list[ops.Term]:
         """Return the projections of the cell's input for every node and the output; as one those of all replicas."""
         modules, flow = [*self.project, self.project_out], choices.flow
-
-        def term(module: nn.Module) -> ops.Term:
-            return lambda rows: flow.relu(module(ops.pick(x, replicas, rows), flow, rows), rows)
-
         whole = [module for index, module in enumerate(modules) if self._projected(index, choices)]
-        parts = layers.apart(whole, flow.relu(layers.together(whole, x, flow)), replicas) if whole else []
+        parts = layers.apart(whole, layers.rectified(whole, x, flow), replicas) if whole else []
         given = {module: ops.Given(part, replicas) for module, part in zip(whole, parts, strict=True)}
-        return [given[module] if module in given else term(module) for module in modules]
+        return [given[module] if module in given else _Convolved(module, x, flow) for module in modules]
 
     def _projected(self, index: int, choices: CellChoices) -> bool:
         """Return whether a projection is computed for every replica: that of a node, or the last, of the output."""
@@ -103,14 +117,10 @@ class Cell(nn.Module):
     def _convolved(self, node: int, part: ops.Folded, choices: CellChoices, flow: ops.Flow) -> list[ops.Term]:
         """Return the convolutions of a node, computed as one where that is faster."""
         modules = [cast(layers.ConvNorm, every[node - 1]) for every in (self.conv3x3, self.conv1x1)]
-
-        def term(module: nn.Module) -> ops.Term:
-            return lambda rows: flow.relu(module(ops.pick(part, flow.replicas, rows), flow, rows), rows)
-
         active = choices.active("op")
         if not flow.sizes_join or (active is not None and not active[:, node - 1, 1:].all()):
-            return [term(module) for module in modules]
-        joined = flow.relu(layers.together(modules, part, flow))
+            return [_Convolved(module, part, flow) for module in modules]
+        joined = layers.rectified(modules, part, flow)
         return [ops.Given(maps, flow.replicas) for maps in layers.apart(modules, joined, flow.replicas)]
 
     def _output(self, project: ops.Term, states: list[ops.Folded], replicas: int, choices: CellChoices) -> ops.Folded:
@@ -162,14 +172,14 @@ class OneShotSupernet(nn.Module):
         self._chosen = {group.name for group in groups}
         if not options.normalise:
             layers.without_normalisation(self)
-        self.packing = Packing()
+        self.packing, self.once = Packing(), ONCE
 
     def forward(
         self, images: Float[Tensor, "replicas n c h w"], choices: Choices, inputs: ForwardInputs = ForwardInputs()
     ) -> Float[Tensor, "replicas n classes"]:
         replicas, made = images.shape[0], dict[Hashable, Any]()
         choices, live, flow = begin(self, images, choices, inputs)
-        x = flow.relu(self.stem(ops.entering(images, inputs, self.classifier.weight), flow))
+        x = layers.rectified([self.stem], ops.entering(images, inputs, self.classifier.weight), flow)
         for index, cell in enumerate(self.cell):
             if index and index % (self.cells // 3) == 0:
                 x = ops.max_pool(x, side=2, stride=2)

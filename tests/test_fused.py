@@ -1,0 +1,215 @@
+"""Mixed operations as one function: what torch's own operations give, interpreted on a CPU; compiled for a GPU."""
+
+import dataclasses
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import labs
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_layout import outermost
+from test_supernet import choices_of, filled, gradients, pictures, projection
+from test_supernet_plain import SPACES, close, normal, supernet
+from torch import Tensor
+
+from bench import kernels, ops, run
+from bench.batch_norm import EPS
+from bench.mixture import Branch, Factors
+from searchers import registry
+from searchers.base import ForwardInputs
+
+with pytest.MonkeyPatch.context() as patch:  # what Triton is, it is from its import on
+    patch.setenv("TRITON_INTERPRET", "1")
+    pytest.importorskip("triton")
+    pytest.importorskip("bench.fused.mixed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def interpreted() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        yield
+
+
+def mixed(*given: object) -> tuple[Tensor, ...]:
+    found = kernels.of("triton").mixed
+    assert found is not None
+    return found(*given)  # type: ignore[arg-type]
+
+
+def composed(factors: Sequence[Sequence[Factors]], branches: Sequence[Branch], replicas: int) -> tuple[Tensor, ...]:
+    """The same from torch's operations."""
+    return tuple(
+        sum(factor * _one(branch, edge, len(factors), replicas) for factor, branch in zip(row, branches, strict=True))
+        for edge, row in enumerate(factors)
+    )
+
+
+def _one(branch: Branch, edge: int, edges: int, replicas: int) -> Tensor:
+    x = branch.maps
+    if branch.normalised:
+        x = F.batch_norm(x, None, None, branch.scale, branch.shift, True, 0.0, EPS)
+    if branch.wide:
+        x = x.unflatten(1, (replicas, edges, -1))[:, :, edge].flatten(1, 2)
+    return x.relu() if branch.relu else x
+
+
+FLAGS = ("wide", "normalised", "relu", "scaled", "moved")
+KINDS = st.fixed_dictionaries({name: st.booleans() for name in FLAGS})
+
+
+def branch(kind: dict[str, bool], edges: int, channels: int, size: tuple[int, int, int], seed: int) -> Branch:
+    channels *= edges if kind["wide"] else 1
+    scale, shift = (
+        normal(channels, seed=seed + i).requires_grad_() if kind[name] else None for i, name in enumerate(FLAGS[3:])
+    )
+    maps = (1 + 2 * normal(size[0], channels, *size[1:], seed=seed + 2)).requires_grad_()
+    return Branch(maps, kind["wide"], kind["normalised"], kind["relu"], scale, shift)
+
+
+def compare(edges: int, replicas: int, width: int, size: tuple[int, int, int], kinds: list[dict[str, bool]]) -> None:
+    channels, options = replicas * width, range(len(kinds))
+    own = channels if replicas > 1 else 1
+    factors = [[normal(own, 1, 1, seed=50 + 9 * e + k).requires_grad_() for k in options] for e in range(edges)]
+    branches = [branch(kind, edges, channels, size, 100 + 5 * k) for k, kind in enumerate(kinds)]
+    leaves = [*(f for row in factors for f in row), *(t for b in branches for t in b if isinstance(t, Tensor))]
+    onto = [normal(size[0], channels, *size[1:], seed=30 + e) for e in range(edges)]
+
+    def found(function: Callable[..., tuple[Tensor, ...]]) -> list[Tensor]:
+        outputs = function(factors, branches, replicas)
+        return [*outputs, *filled(torch.autograd.grad(outputs, leaves, onto, allow_unused=True), leaves)]
+
+    for ours, theirs in zip(found(mixed), found(composed), strict=True):
+        close(ours, theirs, 1e-10)
+
+
+@pytest.mark.usefixtures("unchecked")
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.lists(KINDS, min_size=1, max_size=4))
+def test_the_function_and_its_derivatives(edges: int, replicas: int, width: int, kinds: list[dict[str, bool]]) -> None:
+    compare(edges, replicas, width, (2, 3, 4), kinds)
+
+
+def test_maps_of_several_blocks_and_stretches() -> None:
+    """9,248 numbers a channel: ten blocks, two stretches, the last of each not full."""
+    compare(2, 2, 1, (32, 17, 17), [dict.fromkeys(FLAGS, True), dict.fromkeys(FLAGS, False)])
+
+
+def test_what_gets_no_gradient_takes_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mixing weights are constants for a weight step, weights are for an architecture step."""
+    from bench.fused import device
+
+    kernels_run: list[str] = []
+    for name in ("dots", "backward"):
+        monkeypatch.setattr(device, name, Noted(getattr(device, name), kernels_run))
+    maps, factor = normal(2, 2, 3, 3, seed=1), normal(2, 1, 1, seed=2)
+    for wanted, runs in ((factor, ["dots"]), (maps, ["backward"])):
+        wanted.requires_grad_()
+        (found,) = mixed([[factor]], [Branch(maps)], 2)
+        torch.autograd.grad(found.sum(), wanted)
+        assert kernels_run == runs
+        wanted.requires_grad_(False)
+        kernels_run.clear()
+
+
+class Noted:
+    """A kernel whose launches are noted."""
+
+    def __init__(self, kernel: Any, runs: list[str]) -> None:
+        self.kernel, self.runs = kernel, runs
+
+    def __getitem__(self, grid: tuple[int, int]) -> Any:
+        self.runs.append(self.kernel.__name__)
+        return self.kernel[grid]
+
+
+def test_it_is_differentiated_once() -> None:
+    maps, factor = normal(2, 2, 3, 3, seed=1).requires_grad_(), normal(2, 1, 1, seed=2).requires_grad_()
+    (found,) = mixed([[factor]], [Branch(maps, normalised=True)], 2)
+    (first,) = torch.autograd.grad(found.square().sum(), maps, create_graph=True)
+    with pytest.raises(RuntimeError, match="as its pass was made for"):
+        torch.autograd.grad(first.sum(), factor)
+
+
+def test_maps_of_bfloat16_are_added_in_float32() -> None:
+    maps = [(1 + normal(4, 2, 5, 5, seed=k)).bfloat16() for k in range(2)]
+    factors = [normal(2, 1, 1, seed=5 + k).float() for k in range(2)]
+    narrow = [Branch(maps[0]), Branch(maps[1], normalised=True, relu=True)]
+    (found,) = mixed([factors], narrow, 2)
+    (exact,) = composed([factors], [part._replace(maps=part.maps.float()) for part in narrow], 2)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), exact, rtol=2**-7, atol=0)  # rounded on a GPU, cut when interpreted
+
+
+QUICK = [("toy", "shared", 1, 2), ("nb201", "active", 1, 1)]
+CASES = [(name, kind, parts, parts) for name in SPACES for kind in ("shared", "per cell", "active") for parts in (1, 2)]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("name", "kind", "parts", "channels"), [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in CASES)]
+)
+def test_networks(name: str, kind: str, parts: int, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs and gradients of the weights, of the mixing weights."""
+    outermost(monkeypatch)
+    network, choices, onto = supernet(name, 2, parts=parts, channels=channels), choices_of(name, kind, 2), projection(2)
+    out, found = gradients(network, pictures(2), choices, onto)
+    network.once = kernels.of("triton")
+    ours, fused = gradients(network, pictures(2), choices, onto)
+    close(ours, out, 1e-10)
+    for key, values in found.items():
+        torch.testing.assert_close(fused[key], values, rtol=1e-8, atol=1e-9, msg=lambda m, key=key: f"{key}: {m}")
+
+
+def test_products_with_the_hessian_and_observers_have_torchs_own() -> None:
+    triton = kernels.of("triton")
+    assert ops.flow_of(ForwardInputs(), 1, triton).kernels is triton
+    assert ops.flow_of(ForwardInputs(twice=True), 1, triton).kernels is kernels.TWICE
+    assert ops.flow_of(ForwardInputs(observe=lambda _seen: None), 1, triton).kernels is kernels.ONCE
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", ["darts", "pc_darts", "spos"])
+def test_searches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first steps, to rounding."""
+    outermost(monkeypatch)
+    found = []
+    for kind in kernels.NAMES:
+        lab = dataclasses.replace(labs.make(), kernels=kernels.of(kind))
+        searcher = labs.start(registry.METHODS[name], lab)
+        losses = [searcher.step(batches) for batches in labs.steps(lab, searcher.policy, 2)]
+        found.append(labs.outcome(searcher, losses))
+    labs.close(*found, tolerance=1e-7)
+
+
+def test_it_compiles_for_a_gpu() -> None:
+    """What no interpreter says: types that do not fit, what is not known when it is compiled. Nothing spills."""
+    script = Path(__file__).with_name("compile_fused.py")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    found = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    lines = found.stdout.splitlines()
+    assert len(lines) == 16
+    assert all(line.endswith("0 bytes spilled") for line in lines)
+
+
+def test_what_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["--space", "toy", "--methods", "darts", "--results", str(tmp_path), "--kernels"]
+    assert run.main([*command, "cuda"]) == 2
+    assert "expected kernels out of torch, triton, got 'cuda'" in caplog.text
+    monkeypatch.delenv("TRITON_INTERPRET")
+    assert run.main([*command, "triton"]) == 2
+    assert "expected a GPU for --kernels triton, got cpu: leave it out there" in caplog.text
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    assert run.main([*command, "triton"]) == 2
+    assert "expected the package triton for --kernels triton: pip install" in caplog.text
