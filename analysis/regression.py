@@ -109,8 +109,17 @@ def _parser() -> argparse.ArgumentParser:
     default = _compare.Limits()
     for name, words in LIMITS.items():
         value = getattr(default, name)
-        parser.add_argument(f"--{name}", type=type(value), default=value, help=f"{words}; default: {value:g}")
+        kind = _probability if name == "alpha" else type(value)
+        parser.add_argument(f"--{name}", type=kind, default=value, help=f"{words}; default: {value:g}")
     return parser
+
+
+def _probability(text: str) -> float:
+    """Return a probability at which a test decides anything: neither 0 nor 1."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"expected a probability between 0 and 1, got {text}")
+    return value
 
 
 LIMITS = {
