@@ -150,11 +150,12 @@ def _possible(names: Sequence[str], parts: Parts) -> list[tuple[str, str]]:
 
 def _written(options: argparse.Namespace) -> Iterator[Path]:
     """Draw what is asked for, or all there is; raise a ValueError with one sentence when the request cannot be met."""
-    for name in options.figure:
+    asked = _command.names(options.figure)
+    for name in asked:
         if name not in {*FIGURES, TABULAR}:
             raise ValueError(f"no figure {name!r}; there are {', '.join([*FIGURES, TABULAR])}")
-    own, tables = [name for name in options.figure if name != TABULAR], TABULAR in options.figure
-    found = _incumbents.searches(options.results) if tables or not options.figure else []
+    own, tables = [name for name in asked if name != TABULAR], TABULAR in asked
+    found = _incumbents.searches(options.results) if tables or not asked else []
     if own or not (tables or (found and not (options.results / "runs").is_dir())):
         parts = _command.selected_by_dataset(options)
         for name, suffix in _possible(own, parts):
@@ -167,7 +168,8 @@ def _written_incumbents(
     found: Sequence[_incumbents.Search], options: argparse.Namespace, *, needed: bool
 ) -> Iterator[Path]:
     try:
-        chosen = _incumbents.select(found, options.space, _command.methods(options), _command.where(options))
+        spaces, methods = _command.names(options.space), _command.methods(options)
+        chosen = _incumbents.select(found, spaces, methods, _command.where(options))
     except ValueError as error:
         if needed:
             raise

@@ -75,7 +75,8 @@ def _measured(options: argparse.Namespace) -> dict[_baseline.Name, _baseline.Ent
     if not any(run.finished and run.records for run in found):
         raise Absent(f"no finished runs under {options.results / 'runs'}; python -m bench.run makes some")
     try:
-        chosen = select(tidy(found), options.space, _command.methods(options), _command.where(options))
+        spaces, methods = _command.names(options.space), _command.methods(options)
+        chosen = select(tidy(found), spaces, methods, _command.where(options))
     except ValueError as error:
         raise Absent(str(error)) from error
     return _baseline.summarise(chosen, found)
@@ -87,11 +88,11 @@ def _wanted(entries: dict[_baseline.Name, _baseline.Entry], options: argparse.Na
     Raises:
         Absent: the baseline has none of them.
     """
-    methods = None if options.methods == "all" else options.methods.split(",")
+    spaces, methods = _command.names(options.space), _command.methods(options)
     found = {
         (space, label): entry
         for (space, label), entry in entries.items()
-        if (not options.space or space in options.space) and (methods is None or label.split("[")[0] in methods)
+        if (not spaces or space in spaces) and (not methods or label.split("[")[0] in methods)
     }
     if not found:
         raise Absent(f"{options.baseline} has no entry of the chosen spaces and methods; write one with --update")

@@ -41,7 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(options: argparse.Namespace) -> list[Path]:
-    names = options.table or list(DEFAULT)
+    names, formats = _command.names(options.table) or list(DEFAULT), _command.names(options.format)
+    for name in formats:
+        if name not in FORMATS:
+            raise ValueError(f"no format {name!r}; there are {', '.join(FORMATS)}")
     for name in names:
         if name not in {"ablation", COMPARISON}:
             kind_of(name)
@@ -49,7 +52,7 @@ def _write(options: argparse.Namespace) -> list[Path]:
     made = {f"{stem}{suffix}": one for suffix, part in parts.items() for stem, one in sheets(names, part).items()}
     if "accuracy" in names:
         made |= _datasets.sheets(pd.concat(list(parts.values()), ignore_index=True))
-    return [typeset.save(one, options.out / stem, name) for stem, one in made.items() for name in options.format]
+    return [typeset.save(one, options.out / stem, name) for stem, one in made.items() for name in formats]
 
 
 def sheets(names: Sequence[str], frame: pd.DataFrame) -> dict[str, Sheet]:
@@ -76,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _command.parser("tables", "Write tables from results.", "tables")
     names = ", ".join([*KINDS, COMPARISON, "ablation", "METHOD.SETTING"])
     parser.add_argument("table", nargs="*", metavar="TABLE", help=f"of {names}; default: {' '.join(DEFAULT)}")
-    parser.add_argument("--format", nargs="+", default=list(FORMATS), choices=FORMATS, help="default: all")
+    parser.add_argument(
+        "--format", nargs="+", default=list(FORMATS), metavar="FORMAT", help=f"of {', '.join(FORMATS)}; default: all"
+    )
     return parser
 
 
