@@ -14,8 +14,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
+from analysis._endings import damage, ended
+
 log = logging.getLogger(__name__)
 
+ENDS = ("finished.json",)
 IDENTITY = ("seed", "signature", "space", "method", "settings")
 """Fields of a specification that are no part of the protocol."""
 UNSAID: dict[str, Any] = {"precision": "fp32"}
@@ -47,7 +50,7 @@ class Run:
     """One folder under results/runs/: one seed of one method on one space.
 
     Attributes:
-        finished: the run wrote finished.json.
+        finished: the run wrote finished.json, and the records that it counts are there.
         warnings: what could not be read, each with its file and line number.
     """
 
@@ -77,7 +80,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def _run(folder: Path) -> Run | None:
-    warnings: list[str] = []
+    warnings = [found for found in (damage(folder, name) for name in ENDS) if found]
     spec = _json(folder / "spec.json", warnings)
     absent = [field for field in ("space", "method", "seed") if field not in spec]
     if absent:
@@ -90,22 +93,12 @@ def _run(folder: Path) -> Run | None:
         table=_json(folder / "table.json", warnings),
         records=_records(folder / "records.jsonl", warnings),
         timing=tuple(line for _, line in _lines(folder / "timing.jsonl", warnings)),
-        finished=_finished(folder, warnings),
+        finished=ended(folder, "finished.json"),
         warnings=tuple(warnings),
     )
     for warning in warnings:
         log.warning(warning)
     return run
-
-
-def _finished(folder: Path, warnings: list[str]) -> bool:
-    """Return whether a run has finished and the records it ended with are there."""
-    ended, path = _json(folder / "finished.json", warnings), folder / "records.jsonl"
-    found = path.read_bytes().count(b"\n") if path.exists() else 0
-    if ended and ended.get("records", found) != found:
-        warnings.append(f"{folder}: {found} of the {ended['records']} records it finished with: not finished")
-        return False
-    return (folder / "finished.json").exists()
 
 
 def _json(path: Path, warnings: list[str]) -> dict[str, Any]:
