@@ -18,7 +18,7 @@ from analysis._endings import damage, ended
 
 log = logging.getLogger(__name__)
 
-ENDS = ("finished.json",)
+ENDS = ("finished.json", "diverged.json")
 IDENTITY = ("seed", "signature", "space", "method", "settings")
 """Fields of a specification that are no part of the protocol."""
 UNSAID: dict[str, Any] = {"precision": "fp32"}
@@ -51,6 +51,7 @@ class Run:
 
     Attributes:
         finished: the run wrote finished.json, and the records that it counts are there.
+        diverged: as finished, but the run ended because its numbers did.
         warnings: what could not be read, each with its file and line number.
     """
 
@@ -62,6 +63,7 @@ class Run:
     timing: tuple[Mapping[str, Any], ...]
     finished: bool
     warnings: tuple[str, ...] = ()
+    diverged: bool = False
 
 
 def runs(results: Path) -> list[Run]:
@@ -95,6 +97,7 @@ def _run(folder: Path) -> Run | None:
         timing=tuple(line for _, line in _lines(folder / "timing.jsonl", warnings)),
         finished=ended(folder, "finished.json"),
         warnings=tuple(warnings),
+        diverged=ended(folder, "diverged.json"),
     )
     for warning in warnings:
         log.warning(warning)
@@ -173,7 +176,7 @@ def _spread(heads: Sequence[Mapping[str, Any]], name: str, of_run: Int[np.ndarra
 
 def arranged(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a tidy table with every column that is always there, in the usual order, and with the errors."""
-    usual = dict.fromkeys([*TEXTS, "seed", "epochs", "finished", "epoch", "miss", *NUMBERS, *ARRAYS])
+    usual = dict.fromkeys([*TEXTS, "seed", "epochs", "finished", "diverged", "epoch", "miss", *NUMBERS, *ARRAYS])
     names = list(usual | dict.fromkeys(frame.columns))
     empty = np.full(len(frame), None, dtype=object)
     columns = {
@@ -186,7 +189,9 @@ def arranged(frame: pd.DataFrame) -> pd.DataFrame:
 
 def dtype(name: str) -> str:
     """Return the type of a column of the tidy table."""
-    kinds = {"seed": "int64", "epochs": "int64", "epoch": "int64", "finished": "bool", "miss": "bool"}
+    kinds = dict.fromkeys(("seed", "epochs", "epoch"), "int64") | dict.fromkeys(
+        ("finished", "diverged", "miss"), "bool"
+    )
     return kinds.get(name, "float64" if name in NUMBERS or name.startswith(ELSEWHERE) else "object")
 
 
@@ -195,8 +200,8 @@ def run_columns(run: Run) -> dict[str, Any]:
     spec = run.spec
     last = max((record["epoch"] for record in run.records), default=0)
     names = {name: spec.get(name) for name in ("space", "dataset", "benchmark", "method", "seed", "signature")}
-    columns = {"run": run.folder.name, **names, "epochs": spec.get("epochs", last), "finished": run.finished}
-    columns |= {"options": _options(run)} | _costs(run)
+    columns = {"run": run.folder.name, **names, "epochs": spec.get("epochs", last)}
+    columns |= {"finished": run.finished, "diverged": run.diverged, "options": _options(run)} | _costs(run)
     said = {**UNSAID, **spec} if "batch_size" in spec else spec
     columns |= {f"spec.{name}": text(value) for name, value in said.items() if name not in IDENTITY}
     columns |= {f"settings.{name}": text(value) for name, value in flat(spec.get("settings") or {}).items()}

@@ -76,6 +76,14 @@ def test_searches_on_several_datasets_stand_in_one_table_and_apart_in_the_others
     assert list(read["method"][:3]) == ["gdas", "gdas, published", "gdas"]  # published: searched on CIFAR-10
 
 
+def test_a_run_that_diverged_has_found_nothing_elsewhere(tmp_path: Path) -> None:
+    found_on(tmp_path, "darts", "cifar10", [0.9, 0.5])
+    folder = sorted((tmp_path / "runs").iterdir())[1]
+    (folder / "finished.json").replace(folder / "diverged.json")
+    (made,) = _datasets.sheets(select(tidy(runs(tmp_path)))).values()
+    assert made.rows[0][made.header.index("CIFAR-10 test %")].text == "90.00"
+
+
 def test_one_dataset_alone_has_no_such_table(tmp_path: Path) -> None:
     found_on(tmp_path, "gdas", "cifar10", [0.9], looked_up=False)
     assert _datasets.sheets(select(tidy(runs(tmp_path)))) == {}
