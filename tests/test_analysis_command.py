@@ -73,7 +73,7 @@ def test_every_option_of_several_names_takes_both(join: str, tmp_path: Path) -> 
     ))  # fmt: skip
     assert tables.main([*kinds, *where, *spaces, "--format", *formats]) == 0
     assert figures.main([*where, *spaces, "--figure", *drawn]) == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+    assert {path.name for path in (tmp_path / "out").glob("[!.]*")} == {
         *(f"{kind}-{space}{end}" for kind in ("accuracy", "stability") for space in ("s1", "nb201")
           for end in (".csv", ".md")),
         *(f"{name}.{end}" for name in ("regret", "profile") for end in ("png", "pdf")),
