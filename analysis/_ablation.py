@@ -76,15 +76,17 @@ def caption(frame: pd.DataFrame) -> str:
     found = _studies(frame)
     here = frame[frame["space"].isin([study.space for study in found])]
     shown = here[here["label"].isin([label for study in found for label in _labels(study, here)])]
-    few = shown.groupby(["space", "label"])["seed"].nunique().min() < FEWEST_SEEDS
+    own = shown[shown["method"].isin([study.method for study in found])]
+    counts = own.groupby(["space", "label"])["seed"].nunique()
+    interval = " with its 95 % bootstrap interval" if counts.max() >= FEWEST_SEEDS else ""
     names = ", ".join(dict.fromkeys(f"{study.setting} of {study.method}" for study in found))
     controls = set(shown["label"]) & set(CONTROLS)
     return _caption.joined(
-        f"What the setting {names} does: mean over seeds with its 95 % bootstrap interval; small markers: seeds.",
+        f"What the setting {names} does: mean over seeds{interval}; small markers: seeds.",
         "Horizontal lines: mean of methods without that setting." if controls else "",
         _caption.lambda_definition(shown),
         _caption.protocol(shown),
-        f"With fewer than {FEWEST_SEEDS} seeds no interval is drawn." if few else "",
+        f"With fewer than {FEWEST_SEEDS} seeds no interval is drawn." if counts.min() < FEWEST_SEEDS else "",
     )
 
 

@@ -153,7 +153,10 @@ def load(path: Path) -> dict[Name, Entry]:
         OSError: it cannot be read.
         ValueError: it is no baseline file of this format.
     """
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"expected a baseline in {path}, got no JSON ({error})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"expected a baseline of format {FORMAT} in {path}; write one with --update")
     try:

@@ -100,9 +100,10 @@ def _places(counts: pd.Series) -> str:
 
 
 def _unfinished(heads: pd.DataFrame) -> str:
-    counts = heads[~heads["finished"]].groupby(["space", "label"]).size()
-    runs = _places(counts)
-    return f"Not finished: {runs}." if runs else ""
+    diverged, others = heads["diverged"], ~heads["finished"] & ~heads["diverged"]
+    counts = {"Not finished": others, "Diverged, so without a value at the end": diverged}
+    places = {words: _places(heads[chosen].groupby(["space", "label"]).size()) for words, chosen in counts.items()}
+    return joined(*(f"{words}: {runs}." for words, runs in places.items() if runs))
 
 
 def lines(frame: pd.DataFrame, thick: str) -> str:

@@ -18,13 +18,13 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from analysis import _files
-from analysis.load import arranged, dtype, read_runs, run_folders, tidy
+from analysis.load import ENDS, arranged, dtype, read_runs, run_folders, tidy
 
 log = logging.getLogger(__name__)
 
-FORMAT = 4
+FORMAT = 5
 KEY = b"nas-stability"
-FILES = ("spec.json", "table.json", "records.jsonl", "finished.json")
+FILES = ("spec.json", "table.json", "records.jsonl", *ENDS)
 NAME = "records.parquet"
 CHUNK = 200
 """Runs whose records are in memory as objects at one time."""

@@ -42,7 +42,9 @@ def parser(name: str, about: str, out: str) -> Parser:
     made = Parser(prog=f"python -m analysis.{name}", description=about, allow_abbrev=False)
     made.add_argument("--results", type=Path, default=Path("results"), help="folder with runs/ in it")
     made.add_argument("--out", type=folder, default=Path(out), help="folder to write to")
-    made.add_argument("--space", nargs="+", default=[], metavar="SPACE", help="default: all spaces there are runs of")
+    made.add_argument(
+        "--space", nargs="+", default=[], metavar="SPACE", help="s1,nb201 or s1 nb201; default: all there are runs of"
+    )
     made.add_argument("--dataset", metavar="NAME", help="keep runs of this dataset; default: all datasets")
     made.add_argument("--methods", default="all", help="names joined by commas; default: all")
     made.add_argument(
@@ -63,7 +65,7 @@ def selected(options: argparse.Namespace) -> pd.DataFrame:
         ValueError: there are none, or they must not stand together.
     """
     frame = _some(table(options.results), options)
-    return _beside_others(select(frame, options.space, methods(options), where(options)), options)
+    return _beside_others(select(frame, names(options.space), methods(options), where(options)), options)
 
 
 def selected_by_dataset(options: argparse.Namespace) -> dict[str, pd.DataFrame]:
@@ -81,15 +83,28 @@ def chosen_by_dataset(frame: pd.DataFrame, options: argparse.Namespace) -> dict[
     Raises:
         ValueError: there are none, they must not stand together, or others' runs would stand beside several datasets.
     """
-    parts = select_by_dataset(_some(frame, options), options.space, methods(options), where(options))
+    parts = select_by_dataset(_some(frame, options), names(options.space), methods(options), where(options))
     if options.others and len(parts) > 1:
         raise ValueError("expected --dataset NAME beside --others, because the runs are of several datasets")
     return {suffix: _beside_others(part, options) for suffix, part in parts.items()}
 
 
+def names(words: Sequence[str]) -> list[str]:
+    """Return the names that stand in words, each once; blanks and commas part them.
+
+    Raises:
+        ValueError: the words hold none.
+    """
+    found = list(dict.fromkeys(name for word in words for part in _SEVERAL.split(word) if (name := part.strip())))
+    if words and not found:
+        raise ValueError(f"expected names joined by commas or blanks, got {' '.join(words)!r}")
+    return found
+
+
 def methods(options: argparse.Namespace) -> list[str]:
     """Return the methods named; none stand for all."""
-    return [] if options.methods == "all" else options.methods.split(",")
+    found = names([options.methods])
+    return [] if found == ["all"] else found
 
 
 def _some(frame: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:

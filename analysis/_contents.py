@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis._ablation import CONTROLS
+from analysis.intervals import FEWEST_SEEDS, bootstrap_interval
+from analysis.series import generator
+from analysis.stability import WINDOW
 from analysis.typeset import Cell, spread, statement
 
 
@@ -15,7 +18,8 @@ class Column:
 
     Attributes:
         better: -1 where less is better, 1 where more is, 0 where no value is best.
-        show: `statement` (mean and standard deviation) or `spread` (least and greatest).
+        show: `statement` (mean and standard deviation), `spread` (least and greatest) or another summary over seeds.
+        note: what stands below a table with this column.
     """
 
     title: str
@@ -23,6 +27,7 @@ class Column:
     digits: Callable[[float], str]
     better: int = 0
     show: Callable[[Sequence[float], Callable[[float], str]], Cell] = statement
+    note: str = ""
 
 
 def percent(value: float) -> str:
@@ -38,6 +43,28 @@ def significant(value: float) -> str:
 def once(values: Sequence[float], digits: Callable[[float], str]) -> Cell:
     """Return the mean alone, of what all seeds of a stack have together."""
     return statement([float(np.mean(values))] if len(values) else [], digits)
+
+
+def magnitude(values: Sequence[float], digits: Callable[[float], str]) -> Cell:
+    """Return mean ± standard deviation without signs, which would cancel."""
+    return statement([abs(value) for value in values], digits)
+
+
+FARTHEST = 1000.0
+
+
+def factor(values: Sequence[float], digits: Callable[[float], str]) -> Cell:
+    """Return the geometric mean of ratios [95 % bootstrap interval], or the ratios where they are too few.
+
+    None counts as farther from 1 than `FARTHEST`.
+    """
+    known = np.clip([value for value in values if not np.isnan(value)], 1 / FARTHEST, FARTHEST)
+    found = bootstrap_interval(np.log(known) if len(known) else np.array([np.nan]), generator())
+    mean, low, high = (float(np.exp(value)) for value in (found.mean, found.low, found.high))
+    numbers = (("geometric mean", mean), ("low", low), ("high", high), ("n", float(found.n)))
+    if np.isnan(low):
+        return Cell(", ".join(map(digits, sorted(known))) or "–", numbers)
+    return Cell(f"{digits(mean)} [{digits(low)}, {digits(high)}]", numbers)
 
 
 def whole(value: float) -> str:
@@ -69,18 +96,24 @@ ACCURACY = (
     Column("validation regret %", "final_regret_val", percent, -1),
     Column("test regret %", "final_regret_test", percent, -1),
 )
+PEAK = "Peak: the largest magnitude of λ in a run, mean over seeds, whatever its sign."
+GROWTH = (
+    f"λ end / start: mean magnitude of λ over the last {WINDOW} epochs that have it, divided by that over the first "
+    f"{WINDOW} after epoch 0; 10: λ grew tenfold. Geometric mean over seeds [95 % bootstrap interval]; of fewer than "
+    f"{FEWEST_SEEDS} seeds each one. A run counts as at least 1/{FARTHEST:g} and at most {FARTHEST:g}, also where λ is "
+    f"0 at one end; a dash: fewer than {2 * WINDOW} epochs with λ."
+)
 STABILITY = (
     Column("final λ", "lambda_final", significant),
-    Column("λ of largest magnitude", "lambda_peak", significant),
+    Column("peak magnitude of λ", "lambda_peak", significant, show=magnitude, note=PEAK),
     Column("slope of λ per epoch", "lambda_slope", significant),
-    Column("λ last / first window", "lambda_ratio", significant),
+    Column("λ end / start", "lambda_ratio", significant, show=factor, note=GROWTH),
     Column("final − best regret %", "regret_gap", percent, -1),
     Column("best epoch", "best_epoch", whole),
     Column("entropy of choices (nats)", "entropy_final", significant),
     Column("supernet accuracy − discretised %", "discretisation_gap", percent),
 )
 TOGETHER = (
-    Column("share with λ rising 1.3× %", "lambda_collapse", percent),
     Column("share without convolution %", "parameter_free", percent),
     Column("share degenerate %", "degenerate", percent),
     Column("different cells", "cells", "{:.0f}".format),

@@ -82,7 +82,8 @@ def _of(rows: pd.DataFrame, row: Row) -> pd.DataFrame:
 
 def _values(rows: pd.DataFrame, searched: str, dataset: str, split: str) -> Float[np.ndarray, " seeds"]:
     column = f"table_{split}_mean" if dataset == searched else f"{ELSEWHERE}{dataset}_{split}"
-    return rows[column].to_numpy(np.float64) if column in rows else np.full(len(rows), np.nan)
+    known = rows[column].to_numpy(np.float64) if column in rows else np.full(len(rows), np.nan)
+    return np.where(rows["diverged"], np.nan, known)
 
 
 def _column(final: pd.DataFrame, rows: list[Row], dataset: str, split: str) -> list[Cell]:

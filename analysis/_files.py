@@ -1,4 +1,4 @@
-"""Files of this package, written whole or not at all."""
+"""Files of this package, written whole or not at all, and removed."""
 
 import os
 from collections.abc import Callable
@@ -16,6 +16,11 @@ def put(path: Path, text: str) -> Path:
 def put_table(path: Path, table: pa.Table) -> Path:
     """Write a parquet file in place of an old one, and return its path."""
     return _replaced(path, lambda partial: parquet.write_table(table, partial, compression="zstd"))
+
+
+def remove(path: Path) -> None:
+    """Remove a file."""
+    path.unlink()
 
 
 def _replaced(path: Path, write: Callable[[Path], object]) -> Path:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis import _page, _panels
+from analysis._endings import ended
 from analysis.load import flat, text
 from analysis.selection import SPACES
 from analysis.style import MEAN_PT, styles
@@ -54,7 +55,7 @@ def searches(results: Path) -> list[Search]:
     """Return the finished searches under `results`/tabular/runs, by name."""
     found = []
     for folder in sorted((results / "tabular" / "runs").glob("*")):
-        if not (folder / "finished.json").exists():
+        if not ended(folder, "finished.json"):
             log.warning("left out %s: it has not finished", folder)
             continue
         spec, table = (json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("spec", "table"))

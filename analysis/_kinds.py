@@ -5,6 +5,7 @@ import pandas as pd
 
 from analysis import _caption, _landscape, _panels, _relations
 from analysis._columns import Kind
+from analysis.intervals import FEWEST_SEEDS
 from analysis.selection import one_per_run
 from analysis.series import selection_changed, with_distances
 from analysis.stability import COLUMNS, per_run
@@ -89,12 +90,14 @@ def with_outcome(frame: pd.DataFrame) -> pd.DataFrame:
 
 def scatter_caption(found: pd.DataFrame) -> str:
     missing = _caption.without(found, "lambda_and_regret", _why_no_pair)
+    means, few = _stated(found, "lambda_and_regret")
     return _caption.joined(
-        "Each small marker is a run: test regret of the cell selected at the end against λ of the last epoch that has "
-        "one. Large markers with lines: mean over seeds and 95 % bootstrap interval of both.",
+        f"Each {'small ' if means else ''}marker is a run: test regret of the cell selected at the end against λ of "
+        "the last epoch that has one.",
+        "Large markers with lines: mean over seeds and 95 % bootstrap interval of both." if means else "",
         _caption.lambda_definition(found, listed=CROWD),
         _caption.protocol(found),
-        _few(found),
+        f"With fewer than {FEWEST_SEEDS} seeds neither a mean nor an interval is drawn." if few else "",
         f"Not drawn: {missing}." if missing else "",
     )
 
@@ -105,19 +108,22 @@ def _why_no_pair(rows: pd.DataFrame) -> str:
     return "no cell in the table" if rows["final_regret_test"].isna().all() else "no run has both"
 
 
-def _few(found: pd.DataFrame) -> str:
-    counts = found.groupby(["space", "label"])["seed"].nunique()
-    least = _caption.FEWEST_SEEDS
-    return f"With fewer than {least} seeds neither a mean nor an interval is drawn." if (counts < least).any() else ""
+def _stated(found: pd.DataFrame, column: str) -> tuple[bool, bool]:
+    """Return whether some method has enough seeds with a value for an interval, and whether some has too few."""
+    drawn = found.dropna(subset=column)
+    counts = drawn.groupby(["space", "label"])["seed"].nunique()
+    return bool((counts >= FEWEST_SEEDS).any()), bool((counts < FEWEST_SEEDS).any())
 
 
 def profile_caption(found: pd.DataFrame) -> str:
     missing = _caption.without(found, "final_regret_test", lambda _: "no cell in the table")
+    bands, few = _stated(found, "final_regret_test")
     return _caption.joined(
         "Performance profile: share of a method's seeds whose selected cell has at most the test regret on the "
-        "horizontal axis; higher is better. Bands: 95 % bootstrap interval over seeds, at each regret on its own.",
+        "horizontal axis; higher is better.",
+        "Bands: 95 % bootstrap interval over seeds, at each regret on its own." if bands else "",
         _caption.protocol(found),
-        _few(found).replace("neither a mean nor an interval", "no interval"),
+        f"With fewer than {FEWEST_SEEDS} seeds no interval is drawn." if few else "",
         f"Not drawn: {missing}." if missing else "",
     )
 
@@ -126,13 +132,15 @@ def landscape_caption(found: pd.DataFrame) -> str:
     missing = _caption.without(
         found, "landscape", lambda rows: _caption.first_given(rows, "no_landscape", "not measured")
     )
+    means, few = _stated(found, "landscape")
     return _caption.joined(
         "Validation loss on the probe after the last epoch, at fixed weights and logits α + t·v, minus that at t = 0; "
         "top: v is the eigenvector of λ, bottom: the mean over random unit directions; none of them in the null space "
-        "of the softmax. Lines: mean over seeds, bands its 95 % bootstrap interval.",
+        "of the softmax.",
+        f"Thin lines: seeds; {_caption.BAND} over seeds." if means else "Lines: seeds.",
         _caption.losses(found),
         _caption.protocol(found),
-        _few(found),
+        f"With fewer than {FEWEST_SEEDS} seeds neither a mean nor an interval is drawn." if few else "",
         f"Not drawn: {missing}." if missing else "",
     )
 

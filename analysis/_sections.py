@@ -68,7 +68,8 @@ def warnings(parts: Parts, runs: Sequence[Run]) -> str:
 def _states(frame: pd.DataFrame) -> list[str]:
     runs = frame.drop_duplicates("run")
     flags = {
-        "have not finished": set(runs.loc[~runs["finished"], "run"]),
+        "have not finished": set(runs.loc[~runs["finished"] & ~runs["diverged"], "run"]),
+        "have diverged": set(runs.loc[runs["diverged"], "run"]),
         "selected a cell at some epoch that is not in the table (a miss)": set(frame.loc[frame["miss"], "run"]),
         "have a loss that stopped depending on the logits at some epoch (degenerate)": _true(frame, "degenerate"),
         "have a number in their curvature that was not finite": _true(frame, "not_finite"),
@@ -178,7 +179,7 @@ def every_run(parts: Parts) -> str:
 
 def _run_row(run: pd.Series, texts: Sequence[str], misses: int) -> tuple[Cell, ...]:
     cells = [Cell(str(run[name])) for name in texts]
-    state = Cell("finished" if run["finished"] else "not finished")
+    state = Cell("finished" if run["finished"] else "diverged" if run["diverged"] else "not finished")
     quantities = (("final_error_test", percent), ("final_regret_test", percent), ("best_epoch", whole),
                   ("lambda_final", significant), ("lambda_peak", significant))  # fmt: skip
     numbers = [_number(float(run[name]), digits(float(run[name]))) for name, digits in quantities]

@@ -173,6 +173,7 @@ def _text(kind: Kind, part: pd.DataFrame, columns: Sequence[Sequence[Cell]]) -> 
         "Bold: its 95 % bootstrap interval lies beyond every other." if bold else "",
         f"Fewer than {FEWEST_SEEDS} seeds in some rows: no row is marked best." if few else "",
         "" if kind.columns is ACCURACY else _caption.lambda_definition(part),
+        *(column.note for column in kind.columns),
         _caption.discretisation(part) if kind.columns is STABILITY else "",
         COST if kind.columns is SUMMARY else "",
         _caption.protocol(part),

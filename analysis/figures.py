@@ -1,8 +1,9 @@
 """Draw figures from results: python -m analysis.figures [--results results] [--out figures] [--figure NAME ...].
 
 Each figure has one column of panels a space and is written as PNG and as PDF; equal records give equal bytes in the
-same environment. Of more than `CROWD` methods it is several numbered figures, of one method of every colour each. Exit
-code 2 with one sentence when there is nothing to draw or the runs must not stand together.
+same environment. Of more than `CROWD` methods it is several numbered figures, of one method of every colour each. Files
+of a figure that an earlier call wrote and that drawing it again did not are removed (`_written`). Exit code 2 with one
+sentence when there is nothing to draw or the runs must not stand together.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import _ablation, _cell_graphs, _columns, _command, _incumbents, _kinds, _page
+from analysis._written import Written
 from analysis.style import COLOURS, CROWD, context, styles
 
 log = logging.getLogger(__name__)
@@ -150,24 +152,28 @@ def _possible(names: Sequence[str], parts: Parts) -> list[tuple[str, str]]:
 
 def _written(options: argparse.Namespace) -> Iterator[Path]:
     """Draw what is asked for, or all there is; raise a ValueError with one sentence when the request cannot be met."""
-    for name in options.figure:
+    asked = _command.names(options.figure)
+    for name in asked:
         if name not in {*FIGURES, TABULAR}:
             raise ValueError(f"no figure {name!r}; there are {', '.join([*FIGURES, TABULAR])}")
-    own, tables = [name for name in options.figure if name != TABULAR], TABULAR in options.figure
-    found = _incumbents.searches(options.results) if tables or not options.figure else []
+    own, tables = [name for name in asked if name != TABULAR], TABULAR in asked
+    found = _incumbents.searches(options.results) if tables or not asked else []
+    written = Written(options.out)
     if own or not (tables or (found and not (options.results / "runs").is_dir())):
         parts = _command.selected_by_dataset(options)
         for name, suffix in _possible(own, parts):
-            yield from write(name, parts[suffix], options.out / f"{name}{suffix}")
+            yield from written.note(f"figure {name}", write(name, parts[suffix], options.out / f"{name}{suffix}"))
     if tables or found:
-        yield from _written_incumbents(found, options, needed=tables)
+        yield from written.note(f"figure {TABULAR}", _written_incumbents(found, options, needed=tables))
+    written.remove_stale()
 
 
 def _written_incumbents(
     found: Sequence[_incumbents.Search], options: argparse.Namespace, *, needed: bool
 ) -> Iterator[Path]:
     try:
-        chosen = _incumbents.select(found, options.space, _command.methods(options), _command.where(options))
+        spaces, methods = _command.names(options.space), _command.methods(options)
+        chosen = _incumbents.select(found, spaces, methods, _command.where(options))
     except ValueError as error:
         if needed:
             raise

@@ -14,8 +14,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
+from analysis._endings import damage, ended
+
 log = logging.getLogger(__name__)
 
+ENDS = ("finished.json", "diverged.json")
 IDENTITY = ("seed", "signature", "space", "method", "settings")
 """Fields of a specification that are no part of the protocol."""
 UNSAID: dict[str, Any] = {"precision": "fp32"}
@@ -47,7 +50,8 @@ class Run:
     """One folder under results/runs/: one seed of one method on one space.
 
     Attributes:
-        finished: the run wrote finished.json.
+        finished: the run wrote finished.json, and the records that it counts are there.
+        diverged: as finished, but the run ended because its numbers did.
         warnings: what could not be read, each with its file and line number.
     """
 
@@ -59,6 +63,7 @@ class Run:
     timing: tuple[Mapping[str, Any], ...]
     finished: bool
     warnings: tuple[str, ...] = ()
+    diverged: bool = False
 
 
 def runs(results: Path) -> list[Run]:
@@ -77,7 +82,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def _run(folder: Path) -> Run | None:
-    warnings: list[str] = []
+    warnings = [found for found in (damage(folder, name) for name in ENDS) if found]
     spec = _json(folder / "spec.json", warnings)
     absent = [field for field in ("space", "method", "seed") if field not in spec]
     if absent:
@@ -90,22 +95,13 @@ def _run(folder: Path) -> Run | None:
         table=_json(folder / "table.json", warnings),
         records=_records(folder / "records.jsonl", warnings),
         timing=tuple(line for _, line in _lines(folder / "timing.jsonl", warnings)),
-        finished=_finished(folder, warnings),
+        finished=ended(folder, "finished.json"),
         warnings=tuple(warnings),
+        diverged=ended(folder, "diverged.json"),
     )
     for warning in warnings:
         log.warning(warning)
     return run
-
-
-def _finished(folder: Path, warnings: list[str]) -> bool:
-    """Return whether a run has finished and the records it ended with are there."""
-    ended, path = _json(folder / "finished.json", warnings), folder / "records.jsonl"
-    found = path.read_bytes().count(b"\n") if path.exists() else 0
-    if ended and ended.get("records", found) != found:
-        warnings.append(f"{folder}: {found} of the {ended['records']} records it finished with: not finished")
-        return False
-    return (folder / "finished.json").exists()
 
 
 def _json(path: Path, warnings: list[str]) -> dict[str, Any]:
@@ -180,7 +176,7 @@ def _spread(heads: Sequence[Mapping[str, Any]], name: str, of_run: Int[np.ndarra
 
 def arranged(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a tidy table with every column that is always there, in the usual order, and with the errors."""
-    usual = dict.fromkeys([*TEXTS, "seed", "epochs", "finished", "epoch", "miss", *NUMBERS, *ARRAYS])
+    usual = dict.fromkeys([*TEXTS, "seed", "epochs", "finished", "diverged", "epoch", "miss", *NUMBERS, *ARRAYS])
     names = list(usual | dict.fromkeys(frame.columns))
     empty = np.full(len(frame), None, dtype=object)
     columns = {
@@ -193,7 +189,9 @@ def arranged(frame: pd.DataFrame) -> pd.DataFrame:
 
 def dtype(name: str) -> str:
     """Return the type of a column of the tidy table."""
-    kinds = {"seed": "int64", "epochs": "int64", "epoch": "int64", "finished": "bool", "miss": "bool"}
+    kinds = dict.fromkeys(("seed", "epochs", "epoch"), "int64") | dict.fromkeys(
+        ("finished", "diverged", "miss"), "bool"
+    )
     return kinds.get(name, "float64" if name in NUMBERS or name.startswith(ELSEWHERE) else "object")
 
 
@@ -202,8 +200,8 @@ def run_columns(run: Run) -> dict[str, Any]:
     spec = run.spec
     last = max((record["epoch"] for record in run.records), default=0)
     names = {name: spec.get(name) for name in ("space", "dataset", "benchmark", "method", "seed", "signature")}
-    columns = {"run": run.folder.name, **names, "epochs": spec.get("epochs", last), "finished": run.finished}
-    columns |= {"options": _options(run)} | _costs(run)
+    columns = {"run": run.folder.name, **names, "epochs": spec.get("epochs", last)}
+    columns |= {"finished": run.finished, "diverged": run.diverged, "options": _options(run)} | _costs(run)
     said = {**UNSAID, **spec} if "batch_size" in spec else spec
     columns |= {f"spec.{name}": text(value) for name, value in said.items() if name not in IDENTITY}
     columns |= {f"settings.{name}": text(value) for name, value in flat(spec.get("settings") or {}).items()}

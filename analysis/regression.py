@@ -75,7 +75,8 @@ def _measured(options: argparse.Namespace) -> dict[_baseline.Name, _baseline.Ent
     if not any(run.finished and run.records for run in found):
         raise Absent(f"no finished runs under {options.results / 'runs'}; python -m bench.run makes some")
     try:
-        chosen = select(tidy(found), options.space, _command.methods(options), _command.where(options))
+        spaces, methods = _command.names(options.space), _command.methods(options)
+        chosen = select(tidy(found), spaces, methods, _command.where(options))
     except ValueError as error:
         raise Absent(str(error)) from error
     return _baseline.summarise(chosen, found)
@@ -87,11 +88,11 @@ def _wanted(entries: dict[_baseline.Name, _baseline.Entry], options: argparse.Na
     Raises:
         Absent: the baseline has none of them.
     """
-    methods = None if options.methods == "all" else options.methods.split(",")
+    spaces, methods = _command.names(options.space), _command.methods(options)
     found = {
         (space, label): entry
         for (space, label), entry in entries.items()
-        if (not options.space or space in options.space) and (methods is None or label.split("[")[0] in methods)
+        if (not spaces or space in spaces) and (not methods or label.split("[")[0] in methods)
     }
     if not found:
         raise Absent(f"{options.baseline} has no entry of the chosen spaces and methods; write one with --update")
@@ -109,8 +110,17 @@ def _parser() -> argparse.ArgumentParser:
     default = _compare.Limits()
     for name, words in LIMITS.items():
         value = getattr(default, name)
-        parser.add_argument(f"--{name}", type=type(value), default=value, help=f"{words}; default: {value:g}")
+        kind = _probability if name == "alpha" else type(value)
+        parser.add_argument(f"--{name}", type=kind, default=value, help=f"{words}; default: {value:g}")
     return parser
+
+
+def _probability(text: str) -> float:
+    """Return a probability at which a test decides anything: neither 0 nor 1."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"expected a probability between 0 and 1, got {text}")
+    return value
 
 
 LIMITS = {

@@ -4,7 +4,8 @@ Every table is written as Markdown, LaTeX (booktabs) and CSV, one a space. A cel
 seeds. The best of a column is bold only where the bootstrap interval of its mean over seeds lies beyond that of every
 other method. `ablation` stands for every setting of which some method has several values. Beside `accuracy`, a space
 whose runs have accuracies on several datasets gets them side by side, as `datasets`; where its runs were searched on
-several, every other table is one a dataset. Exit code 2 with one sentence when there is nothing to state.
+several, every other table is one a dataset. Files of a table that an earlier call wrote and that writing it again did
+not are removed (`_written`). Exit code 2 with one sentence when there is nothing to state.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from analysis import _command, _comparison, _datasets, typeset
 from analysis._ablation import studies
 from analysis._contents import KINDS, kind_of
 from analysis._sheets import sheet, spaces
+from analysis._written import Written
 from analysis.selection import space_order
 from analysis.typeset import FORMATS, Sheet
 
@@ -41,7 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(options: argparse.Namespace) -> list[Path]:
-    names = options.table or list(DEFAULT)
+    names, formats = _command.names(options.table) or list(DEFAULT), _command.names(options.format)
+    for name in formats:
+        if name not in FORMATS:
+            raise ValueError(f"no format {name!r}; there are {', '.join(FORMATS)}")
     for name in names:
         if name not in {"ablation", COMPARISON}:
             kind_of(name)
@@ -49,7 +54,20 @@ def _write(options: argparse.Namespace) -> list[Path]:
     made = {f"{stem}{suffix}": one for suffix, part in parts.items() for stem, one in sheets(names, part).items()}
     if "accuracy" in names:
         made |= _datasets.sheets(pd.concat(list(parts.values()), ignore_index=True))
-    return [typeset.save(one, options.out / stem, name) for stem, one in made.items() for name in options.format]
+    written = Written(options.out)
+    paths = [
+        path
+        for stem, one in made.items()
+        for path in written.note(_kind(stem), [typeset.save(one, options.out / stem, name) for name in formats])
+    ]
+    written.remove_stale()
+    return paths
+
+
+def _kind(stem: str) -> str:
+    """Return which table a file is of; `datasets` stands beside `accuracy` and goes with it."""
+    name = stem.partition("-")[0]
+    return f"table {'accuracy' if name == 'datasets' else name}"
 
 
 def sheets(names: Sequence[str], frame: pd.DataFrame) -> dict[str, Sheet]:
@@ -76,7 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _command.parser("tables", "Write tables from results.", "tables")
     names = ", ".join([*KINDS, COMPARISON, "ablation", "METHOD.SETTING"])
     parser.add_argument("table", nargs="*", metavar="TABLE", help=f"of {names}; default: {' '.join(DEFAULT)}")
-    parser.add_argument("--format", nargs="+", default=list(FORMATS), choices=FORMATS, help="default: all")
+    parser.add_argument(
+        "--format", nargs="+", default=list(FORMATS), metavar="FORMAT", help=f"of {', '.join(FORMATS)}; default: all"
+    )
     return parser
 
 

@@ -73,7 +73,7 @@ def test_runs_that_changed_or_came_later_are_read_anew(results: Path, monkeypatc
     write_run(results, spec("s1", "new", 9, settings={"only": 1}), [record(0)])
     with (results / "runs" / "s1-darts-s5-sig5" / "records.jsonl").open("a") as file:
         file.write('{"epoch": 2, "stage": "search", "regret_test": 0.5}\n')
-    (results / "runs" / "s1-darts-s5-sig5" / "finished.json").write_text("{}")
+    (results / "runs" / "s1-darts-s5-sig5" / "finished.json").write_text('{"records": 3}')
     direct = tidy(runs(results))
     forbid(monkeypatch, "s1-darts-s5-sig5", "s1-new-s9-sig9")
     found = _columnar.table(results)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from test_analysis_study import write_study
 
 from analysis import _command, calibrate, export, figures, predict, regression, report, tables
 
@@ -44,6 +45,44 @@ def test_the_regression_check_keeps_its_own_exit_code(capsys: pytest.CaptureFixt
 )
 def test_several_values_stand_behind_commas(words: list[str], expected: dict[str, list[str]]) -> None:
     assert _command.where(_command.parser("x", "", "out").parse_args(["--where", *words])) == expected
+
+
+@pytest.mark.parametrize("words", [["s1,nb201"], ["s1", "nb201"], ["s1,", "nb201"], ["s1, nb201,s1"], ["s1 ,nb201"]])
+def test_names_stand_behind_blanks_or_commas(words: list[str]) -> None:
+    assert _command.names(words) == ["s1", "nb201"]
+
+
+def test_no_name_is_no_choice_and_a_comma_alone_is_refused() -> None:
+    assert _command.names([]) == []
+    with pytest.raises(ValueError, match="expected names joined by commas or blanks, got ', ,'"):
+        _command.names([",", ","])
+
+
+def test_a_method_may_have_commas_in_brackets() -> None:
+    options = _command.parser("x", "", "out").parse_args(["--methods", "darts[lr=1,momentum=2], gdas"])
+    assert _command.methods(options) == ["darts[lr=1,momentum=2]", "gdas"]
+    assert _command.methods(_command.parser("x", "", "out").parse_args([])) == []
+
+
+@pytest.mark.parametrize("join", [",", " "])
+def test_every_option_of_several_names_takes_both(join: str, tmp_path: Path) -> None:
+    write_study(tmp_path / "results")
+    where = ["--results", str(tmp_path / "results"), "--out", str(tmp_path / "out"), "--space"]
+    spaces, formats, kinds, drawn = (join.join(names).split(" ") for names in (
+        ("s1", "nb201"), ("csv", "markdown"), ("accuracy", "stability"), ("regret", "profile"),
+    ))  # fmt: skip
+    assert tables.main([*kinds, *where, *spaces, "--format", *formats]) == 0
+    assert figures.main([*where, *spaces, "--figure", *drawn]) == 0
+    assert {path.name for path in (tmp_path / "out").glob("[!.]*")} == {
+        *(f"{kind}-{space}{end}" for kind in ("accuracy", "stability") for space in ("s1", "nb201")
+          for end in (".csv", ".md")),
+        *(f"{name}.{end}" for name in ("regret", "profile") for end in ("png", "pdf")),
+    }  # fmt: skip
+
+
+def test_an_unknown_format_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tables.main(["--format", "csv,html"]) == 2
+    assert capsys.readouterr().err == "analysis.tables: no format 'html'; there are markdown, latex, csv\n"
 
 
 @pytest.mark.parametrize("out", ["afile", "afile/figures"])

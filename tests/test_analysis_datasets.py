@@ -66,7 +66,7 @@ def test_searches_on_several_datasets_stand_in_one_table_and_apart_in_the_others
         found_on(tmp_path / "r", "gdas", dataset, [0.9, 0.8], looked_up=False)
     assert tables.main(["--results", str(tmp_path / "r"), "--out", str(tmp_path / "out"), "--format", "csv"]) == 0
     apart = {f"{name}-nb201-{dataset}.csv" for name in tables.DEFAULT for dataset in _datasets.NAMES}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"datasets-nb201.csv", *apart}
+    assert {path.name for path in (tmp_path / "out").glob("[!.]*")} == {"datasets-nb201.csv", *apart}
     read = pd.read_csv(tmp_path / "out" / "datasets-nb201.csv")
     own = read[read["method"] == "gdas"]
     assert list(own["searched on"]) == ["CIFAR-10", "CIFAR-100", "ImageNet16-120"]
@@ -74,6 +74,14 @@ def test_searches_on_several_datasets_stand_in_one_table_and_apart_in_the_others
     assert np.diag(means) == pytest.approx(np.full(3, 0.85))
     assert np.isnan(means[~np.eye(3, dtype=bool)]).all()
     assert list(read["method"][:3]) == ["gdas", "gdas, published", "gdas"]  # published: searched on CIFAR-10
+
+
+def test_a_run_that_diverged_has_found_nothing_elsewhere(tmp_path: Path) -> None:
+    found_on(tmp_path, "darts", "cifar10", [0.9, 0.5])
+    folder = sorted((tmp_path / "runs").iterdir())[1]
+    (folder / "finished.json").replace(folder / "diverged.json")
+    (made,) = _datasets.sheets(select(tidy(runs(tmp_path)))).values()
+    assert made.rows[0][made.header.index("CIFAR-10 test %")].text == "90.00"
 
 
 def test_one_dataset_alone_has_no_such_table(tmp_path: Path) -> None:
@@ -108,7 +116,12 @@ def two(tmp_path: Path) -> list[str]:
 def test_every_dataset_of_a_space_is_drawn_apart(
     two: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(figures, "write", lambda _name, _frame, stem: [stem])
+    def write(_name: str, _frame: pd.DataFrame, stem: Path) -> list[Path]:
+        stem.parent.mkdir(exist_ok=True)
+        stem.touch()
+        return [stem]
+
+    monkeypatch.setattr(figures, "write", write)
 
     def drawn(*more: str) -> set[str]:
         assert figures.main([*two, "--figure", *more]) == 0

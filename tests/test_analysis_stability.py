@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from test_analysis_study import record, spec, write_run
 
-from analysis import stability
+from analysis import _contents, _sections, stability, tables
 from analysis.load import runs, tidy
 from analysis.selection import select
 
@@ -28,6 +28,74 @@ def test_levels_are_of_the_last_window_in_magnitude(tmp_path: Path) -> None:
     assert row["lambda_level"] == pytest.approx(3)
     assert math.isnan(row["simplex_level"])
     assert row["entropy_final"] == pytest.approx((1 / 7 + 0.25) / 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ([9.0, *[1.0] * 5, *[3.0] * 5], 3.0),
+        ([9.0, 1.0, -1.0, 1.0, -1.0, 1.0, *[-3.0] * 5], 3.0),
+        ([9.0, *[0.0] * 5, *[3.0] * 5], math.inf),
+        ([9.0, *[1.0] * 5, *[0.0] * 5], 0.0),
+        ([9.0, *[0.0] * 10], math.nan),
+        ([9.0, *[1.0] * 9], math.nan),
+    ],
+)
+def test_the_ratio_is_of_magnitudes_of_two_windows(values: list[float], wanted: float, tmp_path: Path) -> None:
+    write_run(tmp_path, spec("s1", "darts", 0), [curved(epoch, value) for epoch, value in enumerate(values)])
+    (row,) = found(tmp_path).to_dict("records")
+    assert row["lambda_ratio"] == pytest.approx(wanted, nan_ok=True)
+
+
+def growth(*values: float) -> tuple[str, dict[str, float]]:
+    cell = _contents.factor(values, _contents.significant)
+    return cell.text, dict(cell.numbers)
+
+
+def test_ratios_are_averaged_as_factors_and_limited() -> None:
+    text, numbers = growth(4.0, 0.25, 1.0, 1.0)
+    assert numbers["geometric mean"] == pytest.approx(1)
+    assert text == f"1 [{numbers['low']:.3g}, {numbers['high']:.3g}]"
+    assert 0.25 <= numbers["low"] < 1 < numbers["high"] <= 4
+    assert growth(math.inf, 0.0, math.nan, 1.0)[1]["geometric mean"] == pytest.approx(1)
+    assert growth(math.inf, 10.0)[0] == "10, 1e+03"
+    assert growth(math.nan)[0] == growth()[0] == "–"
+
+
+def test_peaks_of_both_signs_do_not_cancel(tmp_path: Path) -> None:
+    for seed, sign in enumerate((1, -1, 1, -1)):
+        write_run(tmp_path, spec("s1", "darts", seed), [curved(0, 1.0), curved(1, 4.0 * sign), curved(2, 0.5)])
+    made = tables.sheet("stability", select(tidy(runs(tmp_path))), "s1")
+    shown = dict(zip(made.header, (cell.text for cell in made.rows[0]), strict=True))
+    assert shown["peak magnitude of λ"] == "4 ± 0"
+    assert shown["λ end / start"] == "–"
+    assert _contents.PEAK in made.caption
+    assert _contents.GROWTH in made.caption
+
+
+@pytest.mark.parametrize("exploded", [True, False])
+def test_a_run_that_diverged_has_no_end(exploded: bool, tmp_path: Path) -> None:
+    curvature = {"lambda_dominant": 1e9 if exploded else None, "not_finite": not exploded}
+    lost = record(1, test=0.1, curvature=curvature, discretisation={"relaxed_accuracy": 0.5, "discrete_accuracy": 0.2})
+    for seed in range(2):
+        first = curved(0, 0.25) | {"discretisation": {"relaxed_accuracy": 0.5, "discrete_accuracy": 0.25}}
+        folder = write_run(tmp_path, spec("s1", "darts", seed), [first, lost if seed else curved(1, 2.0)], not seed)
+    (folder / "diverged.json").write_text('{"records": 2, "epoch": 1, "reason": "train_loss is nan"}')
+    frame = select(tidy(runs(tmp_path)))
+    whole, row = stability.per_run(frame).to_dict("records")
+    assert (whole["diverged"], whole["lambda_final"]) == (False, 2.0)
+    ends = ("lambda_final", "lambda_peak", "lambda_level", "lambda_slope", "entropy_final", "discretisation_gap",
+            "final_regret_test", "regret_gap", "key", "strongest")  # fmt: skip
+    assert row["diverged"]
+    assert not [name for name in ends if pd.notna(row[name])]
+    assert row["best_regret_test"] == pytest.approx(0.2)
+    made = tables.sheet("stability", frame, "s1")
+    assert made.rows[0][made.header.index("final λ")].text == "2"
+    assert "Diverged, so without a value at the end: darts on s1: 1." in made.caption
+    assert "Not finished" not in made.caption
+    warned = _sections.warnings({"": frame}, [])
+    assert "1 of 2 runs have diverged: darts on s1, seed 1." in warned
+    assert "not finished" not in warned
 
 
 def test_lambda_on_the_simplex_is_summed_up_from_the_epochs_that_have_it(tmp_path: Path) -> None:

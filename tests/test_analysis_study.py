@@ -35,7 +35,7 @@ def write_run(results: Path, settings: dict[str, Any], records: list[dict[str, A
     folder.mkdir(parents=True)
     table = {"digest": f"d-{settings['space']}", "rows": 9, "budget": 108, "optimum": {"val": 0.92, "test": 0.9}}
     files = {"spec.json": settings, "environment.json": {}, "table.json": table | {"random_cell": {"test": 0.6}}}
-    files |= {"finished.json": {}} if finished else {}
+    files |= {"finished.json": {"records": len(records)}} if finished else {}
     for file, content in files.items():
         (folder / file).write_text(json.dumps(content))
     (folder / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in records))
@@ -109,7 +109,7 @@ def test_a_torn_line_is_named_and_skipped(tmp_path: Path, caplog: pytest.LogCapt
     ],
 )
 def test_odd_lines_are_named(tmp_path: Path, line: str, warning: str) -> None:
-    folder = write_run(tmp_path, spec("s1", "darts", 7), [record(0)])
+    folder = write_run(tmp_path, spec("s1", "darts", 7), [record(0)], finished=False)
     with (folder / "records.jsonl").open("a") as file:
         file.write(line + "\n")
     (run,) = runs(tmp_path)

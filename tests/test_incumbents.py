@@ -43,7 +43,7 @@ def write(results: Path, method: str, records: tuple[dict[str, Any], ...] = REPE
     (folder / "table.json").write_text(json.dumps(table), encoding="utf-8")
     lines = [json.dumps({"seed": seed, **record}) + "\n" for seed, record in enumerate(records)]
     (folder / "records.jsonl").write_text("".join(lines), encoding="utf-8")
-    (folder / "finished.json").write_text("{}", encoding="utf-8")
+    (folder / "finished.json").write_text(json.dumps({"records": len(records)}), encoding="utf-8")
 
 
 def test_a_curve_is_the_incumbent_s_regret_until_the_next_one(tmp_path: Path) -> None:

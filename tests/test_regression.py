@@ -312,6 +312,26 @@ def test_errors_exit_3(results: Path, capsys: pytest.CaptureFixture[str], monkey
     assert regression.main(command(results)) == 3
 
 
+@pytest.mark.parametrize("alpha", ["2", "1", "0", "-0.1", "nan"])
+def test_an_alpha_that_is_no_probability_is_refused(
+    alpha: str, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert regression.main(command(results, f"--alpha={alpha}")) == 3
+    error = capsys.readouterr().err
+    assert f"analysis.regression: argument --alpha: expected a probability between 0 and 1, got {alpha};" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", [b"# A readme", b"\xff\x00"])
+def test_a_file_that_is_no_baseline_is_named(content: bytes, results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = results.parent / "README.md"
+    path.write_bytes(content)
+    for more in ([], ["--update"]):
+        assert regression.main(["--results", str(results), "--baseline", str(path), *more]) == 3
+        assert f"analysis.regression: expected a baseline in {path}, got no JSON (" in capsys.readouterr().err
+        assert path.read_bytes() == content
+
+
 def test_too_few_values_are_not_tested(results: Path) -> None:
     content = json.loads((results.parent / "baseline.json").read_text())
     for number in list(content["entries"][0]["seeds"])[2:]:

@@ -51,7 +51,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     folder = write_run(results, spec("nb201", "a<b&c", 0), [record(0, genotype=NB201), record(1, genotype=NB201)])
     with (folder / "records.jsonl").open("a") as file:
-        file.write("torn\n")
+        file.write("torn")
     (folder / "environment.json").write_text('{"device": "cpu", "versions": {"torch": "2.6"}, "revision": "abc"}')
     assert report.main(["--results", str(results), "--out", str(results / "out")]) == 0
     return results / "out" / "report.html"
