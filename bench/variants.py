@@ -135,7 +135,7 @@ def check_networks(bench: Bench, chosen: Sequence[Variant]) -> None:
 
 
 def check_data(bench: Bench, chosen: Sequence[Variant]) -> None:
-    """Raise where a variant asks for more images in a step, or for its own λ, than there are.
+    """Raise where a variant asks for more images in a batch, a step, or for its own λ, than there are.
 
     Raises:
         ValueError: the first of them, with what to do.
