@@ -367,22 +367,32 @@ def under_way(results: Path, records: int) -> Callable[[], Iterator[int] | list[
 LONG = ("darts", *SMALL, "--epochs", "24", "--jobs", "2")
 
 
+WAYS = {
+    signal.SIGINT: run.INTERRUPTED,
+    signal.SIGTERM: run.TERMINATED,
+    signal.SIGKILL: -signal.SIGKILL,
+}
+"""Signals to what the command then returns."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["interrupt", "kill"])
-def test_what_becomes_of_the_workers_when_the_command_is_ended(way: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("way", WAYS)
+def test_what_becomes_of_the_workers_when_the_command_is_ended(way: signal.Signals, jobs: str, tmp_path: Path) -> None:
     results = tmp_path / "r"
     results.mkdir()
     (results / "runs").mkdir()
-    with started(command(results, *LONG), tmp_path) as process:
+    wide = ("--replicas", "2") if jobs == "1" else ()
+    with started(command(results, *LONG, "--jobs", jobs, *wide), tmp_path) as process:
         pids = until(under_way(results, 3))
-        process.send_signal(signal.SIGINT if way == "interrupt" else signal.SIGKILL)
+        process.send_signal(way)
         _, said = process.communicate()
-    assert process.returncode == (run.INTERRUPTED if way == "interrupt" else -signal.SIGKILL)
-    assert way == "kill" or said.splitlines()[-1].startswith("interrupted: finished epochs are kept")
+    assert process.returncode == WAYS[way]
+    assert way == signal.SIGKILL or said.splitlines()[-1].startswith("interrupted: finished epochs are kept")
     until(lambda: not any(map(alive, pids)), 20)
     assert not any((folder / "finished.json").exists() for folder in folders(results).values())
-    assert run.main(command(results, *LONG, "--jobs", "1")) == 0
-    assert run.main(command(tmp_path / "whole", *LONG, "--jobs", "1")) == 0
+    for folder in (results, tmp_path / "whole"):
+        assert run.main(command(folder, *LONG, "--jobs", "1", *wide)) == 0
     assert record_bytes(results) == record_bytes(tmp_path / "whole")
     for folder in folders(results).values():
         first, second = lines(folder / "attempts.jsonl")
