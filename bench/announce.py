@@ -3,7 +3,7 @@
 from rich.console import Console
 
 from bench import setup, store
-from bench.estimate import Estimate, estimate
+from bench.estimate import WIDEST, Estimate, estimate
 from bench.launch.plan import Plan
 from bench.setup import Bench
 from bench.variants import Variant
@@ -83,7 +83,7 @@ def _runs(console: Console, plan: Plan, variant: Variant) -> tuple[Estimate, int
     specs, request = variant.specs, plan.bench.request
     widths = [len(unit.seeds) for unit in plan.units if unit.variant_label == variant.label]
     width = max(widths, default=len(specs))
-    found = estimate(setup.stack(plan.bench, variant.method, specs[:width]))
+    found = estimate(setup.stack(plan.bench, variant.method, specs[: min(width, WIDEST)]), width)
     note = f"{variant.note}, " if variant.note else ""
     note += f"{specs[0].epochs} epochs{_where(plan.bench, variant)}, "
     for spec in specs:

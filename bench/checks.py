@@ -23,6 +23,8 @@ def checked(fields: dict[str, Any]) -> dict[str, Any]:
         ValueError: a value does not fit.
     """
     _check_numbers(fields)
+    if isinstance(spaces := fields.get("space"), list) and all(isinstance(name, str) for name in spaces):
+        fields["space"] = ",".join(spaces)
     for name in (
         *("space", "benchmark", "dataset", "table", "device", "curvature", "precision", "kernels", "results"),
         *("address", "partition", "gres", "time"),

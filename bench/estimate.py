@@ -24,6 +24,8 @@ from searchers.entry import Extent, Passes
 IMAGES = (8, 32)
 """Of the two batches that are measured."""
 ROUNDS = 3
+WIDEST = 128
+"""Most seeds whose passes are measured; from there on what a pass costs grows with the seeds."""
 PRODUCTS = 7
 """Hessian-vector products of a λ: the mean over ten epochs of DARTS and GDAS at the embedded size on s1."""
 STEP_KEEPS, PRODUCT_KEEPS = 1.7, 2.7
@@ -70,15 +72,20 @@ class PassCost:
     def seconds(self, passes: Passes) -> float:
         return passes.number * (self.fixed_s + passes.work * passes.images * self.image_s)
 
+    def times(self, factor: float) -> "PassCost":
+        """Return what a pass of so many times the replicas costs."""
+        return PassCost(factor * self.fixed_s, factor * self.image_s, factor * self.image_bytes)
 
-def estimate(stack: Stack) -> Estimate:
-    """Measure passes of the mixture and scale them to the stack's whole search."""
+
+def estimate(stack: Stack, width: int | None = None) -> Estimate:
+    """Measure passes of the mixture and scale them to the whole search of `width` seeds, by default the stack's."""
     lab, spec = stack.lab, stack.spec
+    width = width or lab.replicas
     network = lab.build(SupernetOptions())
     parameters = sum(parameter[0].numel() for _, parameter in network.named_parameters())
-    wide = _cost(stack, network, lab.dtype)
+    wide = _cost(stack, network, lab.dtype).times(width / lab.replicas)
     narrow = precision.step_dtype(spec.precision)
-    of_steps = wide if narrow is None else _cost(stack, network, narrow)
+    of_steps = wide if narrow is None else _cost(stack, network, narrow).times(width / lab.replicas)
     searcher = stack.method.build(spec.settings, lab)
     steps = _steps(stack)
     others = [*_curvature(stack, searcher), *stack.method.evaluated(spec.settings, _extent(stack))]
@@ -90,8 +97,8 @@ def estimate(stack: Stack) -> Estimate:
         rows=sum(group.shape[0] for group in groups),
         steps_per_epoch=lab.feed.steps_per_epoch(policy, 0, spec.epochs) if spec.epochs else 0,
         wall_s=sum(of_steps.seconds(one) for one in steps) + sum(wide.seconds(one) for one in others),
-        peak_bytes=int(max(_kept(steps, of_steps), _kept_by_products(stack, searcher, wide)))
-        + 4 * lab.replicas * parameters * 4,
+        peak_bytes=int(max(_kept(steps, of_steps), _kept_by_products(stack, searcher, wide, width)))
+        + 4 * width * parameters * 4,
     )
 
 
@@ -100,9 +107,8 @@ def _kept(steps: Sequence[Passes], cost: PassCost) -> float:
     return max((STEP_KEEPS * one.images * cost.image_bytes for one in steps), default=0.0)
 
 
-def _kept_by_products(stack: Stack, searcher: Searcher, cost: PassCost) -> float:
+def _kept_by_products(stack: Stack, searcher: Searcher, cost: PassCost, replicas: int) -> float:
     """Return the bytes that a product with the Hessian takes, for the replicas that are measured at once."""
-    replicas = stack.lab.replicas
     share = min(stack.lab.curvature_replicas or replicas, replicas) / replicas
     return PRODUCT_KEEPS * stack.spec.probe_size * cost.image_bytes * share if _measured(stack, searcher) else 0.0
 

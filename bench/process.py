@@ -2,6 +2,11 @@
 
 import ctypes
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 import torch
 
@@ -19,6 +24,28 @@ def begin(threads: int | None) -> None:
 def use(threads: int) -> None:
     """Compute with so many threads from now on."""
     torch.set_num_threads(threads)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has come: what Ctrl-C ends is ended."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Raise Terminated inside where SIGTERM comes, unless somebody has said what it does; in the main thread only."""
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise Terminated
 
 
 def keep_freed() -> bool:

@@ -2,13 +2,13 @@
 
 Prints which benchmark is used and why, searches each method's seeds as one stack, and closes with a table. Finished
 runs are skipped, interrupted ones go on. Exit code 0: all finished; 1: a method failed; 2: the request is wrong, or
-another process searches one of these runs.
+another process searches one of these runs; 130 and 143: Ctrl-C and SIGTERM.
 """
 
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -29,7 +29,7 @@ from bench.summary import closing_table
 
 log = logging.getLogger(__name__)
 
-OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, WRONG, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -51,13 +51,15 @@ def main(arguments: Sequence[str]) -> int:
         log.error("error: %s", error)
         return WRONG
     try:
-        return max(work() for work in prepared)
+        # Ray's driver has a handler of its own; Slurm's jobs go on without theirs.
+        with process.terminable() if request.launcher == "local" else nullcontext():
+            return max(work() for work in prepared)
     except Unreachable as error:
         log.error("error: %s", error)
         return WRONG
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         log.error("interrupted: finished epochs are kept, the same command without --fresh goes on from them")
-        return INTERRUPTED
+        return TERMINATED if isinstance(stop, process.Terminated) else INTERRUPTED
 
 
 def _supernets(console: Console, requests: Sequence[Request]) -> Callable[[], int]:

@@ -20,7 +20,7 @@ from bench.search import Stack
 from bench.spaces.base import NetworkSize, Space
 from bench.spec import RunSpec
 from bench.tables.table import Reference
-from searchers.base import Horizon, SupernetOptions
+from searchers.base import DataPolicy, Horizon, SupernetOptions
 from searchers.entry import Method
 
 NUMBER_BYTES = 2**12
@@ -76,15 +76,28 @@ def _check_probe(preset: Preset, dataset: Dataset) -> None:
 
 
 def check_data(bench: Bench, method: Method, spec: RunSpec) -> None:
-    """Raise where there are too few images for the steps of a run, or for what the method itself measures λ on.
+    """Raise where there are too few images for a batch or a step of a run, or for what the method itself measures λ on.
 
     Raises:
         ValueError: there are.
     """
     feed, policy = _feed(bench, spec, (spec.seed,), torch.device("cpu"), None), method.policy(spec.settings)
     feed.steps_per_epoch(policy, 0, spec.epochs)  # later epochs have as many images or more
+    _check_batch(feed, policy, spec.batch_size)
     if method.probes:
         feed.probe(spec.probe_size)
+
+
+def _check_batch(feed: Feed, policy: DataPolicy, asked: int) -> None:
+    """Raise where a batch would have fewer images than the records say."""
+    size, (train, val) = policy.batch_size(0, asked), (feed.images("train"), feed.images("val"))
+    if policy.split == "all":
+        most, of_what = train + val, "both halves"
+    else:
+        most, of_what = (min(train, val), "a half") if policy.val_batches else (train, "the half for weights")
+    if size > most:
+        whose = "" if size == asked else ", its setting batch_size"
+        raise ValueError(f"expected a batch of at most {most} images, all of {of_what}, got {size}{whose}")
 
 
 def stack(bench: Bench, method: Method, runs: tuple[RunSpec, ...]) -> Stack:

@@ -139,7 +139,7 @@ class Store:
 
     def resumes(self) -> bool:
         """Return whether there is a checkpoint, and every run's records are those that it counts."""
-        return self.checkpoint.exists() and all(_stack_of(self.results, spec) == self.stack for spec in self.specs)
+        return self.checkpoint.exists() and all(stack_of(self.results, spec) == self.stack for spec in self.specs)
 
     def trained(self) -> int:
         """Return how many epochs of training are recorded."""
@@ -232,17 +232,18 @@ def diverged(results: Path, specs: Iterable[Named]) -> dict[str, dict[str, Any]]
 
 def stacked_with(results: Path, spec: RunSpec) -> tuple[RunSpec, ...] | None:
     """Return the runs an unfinished run was stacked with, None where there is nothing to resume."""
-    stack = _stack_of(results, spec)
+    stack = stack_of(results, spec)
     if stack is None or ended(results, spec) or not Checkpoint(results / "stacks" / stack).exists():
         return None
     path = results / "runs" / spec.name / "environment.json"
     seeds = json.loads(path.read_text(encoding="utf-8"))["seeds"]
     specs = tuple(dataclasses.replace(spec, seed=seed) for seed in seeds)
     # A member that was started again in another stack has records of its own now.
-    return specs if all(_stack_of(results, other) == stack for other in specs) else None
+    return specs if all(stack_of(results, other) == stack for other in specs) else None
 
 
-def _stack_of(results: Path, spec: Named) -> str | None:
+def stack_of(results: Path, spec: Named) -> str | None:
+    """Return the name of the stack that a run was last started in, None where it was in none."""
     path = results / "runs" / spec.name / "environment.json"
     return json.loads(path.read_text(encoding="utf-8"))["stack"] if path.exists() else None
 

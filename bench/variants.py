@@ -135,7 +135,7 @@ def check_networks(bench: Bench, chosen: Sequence[Variant]) -> None:
 
 
 def check_data(bench: Bench, chosen: Sequence[Variant]) -> None:
-    """Raise where a variant asks for more images in a step, or for its own λ, than there are.
+    """Raise where a variant asks for more images in a batch, a step, or for its own λ, than there are.
 
     Raises:
         ValueError: the first of them, with what to do.
@@ -167,10 +167,21 @@ def check_settings(bench: Bench, chosen: Sequence[Variant]) -> None:
 
 def specs(bench: Bench, method: Method, changes: Settings | None = None) -> tuple[RunSpec, ...]:
     """Return one specification a seed; `changes` are those asked for by default."""
-    preset, changes = bench.preset, bench.request.set if changes is None else changes
+    return stacked(bench, method, bench.request.set if changes is None else changes, bench.preset.seeds)
+
+
+def stacked(bench: Bench, method: Method, changes: Settings, seeds: Sequence[int]) -> tuple[RunSpec, ...]:
+    """Return the specifications of a stack, whose seeds need not be those asked for."""
+    base = _seedless(bench, method, changes)
+    return tuple(dataclasses.replace(base, seed=seed) for seed in seeds)
+
+
+def _seedless(bench: Bench, method: Method, changes: Settings) -> RunSpec:
+    """Return what the runs of a variant have in common, with seed 0."""
+    preset = bench.preset
     settings = _everywhere(method, _defaults(method, preset), changes.get("*", {}))
     settings = replace_settings(settings, changes.get(method.name, {}))
-    base = RunSpec(
+    return RunSpec(
         benchmark=preset.name,
         space=bench.space.name,
         dataset=preset.dataset,
@@ -196,7 +207,6 @@ def specs(bench: Bench, method: Method, changes: Settings | None = None) -> tupl
         native=NativeSettings() if "native" in bench.request.metrics else None,
         precision=None if bench.request.precision == "fp32" else bench.request.precision,
     )
-    return tuple(dataclasses.replace(base, seed=seed) for seed in preset.seeds)
 
 
 def _horizon(bench: Bench, method: Method) -> int:
@@ -204,12 +214,6 @@ def _horizon(bench: Bench, method: Method) -> int:
         return bench.preset.epochs
     assert method.published is not None  # `methods` has refused the others
     return method.published.epochs
-
-
-def stacked(bench: Bench, method: Method, changes: Settings, seeds: Sequence[int]) -> tuple[RunSpec, ...]:
-    """Return the specifications of a stack, whose seeds need not be those asked for."""
-    base = specs(bench, method, changes)[0]
-    return tuple(dataclasses.replace(base, seed=seed) for seed in seeds)
 
 
 def _ranking(bench: Bench) -> RankingProbe | None:

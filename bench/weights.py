@@ -147,6 +147,10 @@ class Packing:
         self.plans: dict[tuple[bool, int, torch.device], Plan] = {}
         self.cuts: dict[tuple[int, torch.device], Tensor] = {}
 
+    def __reduce__(self) -> tuple[type["Packing"], tuple[()]]:
+        """Return how a copy is made: it remembers nothing, since the parameters of a copied network have other ids."""
+        return Packing, ()
+
     def whole(self, network: Packed, flat: Flat, sizes_join: bool) -> Given:
         """Return the weights of a pass that leaves nothing out, all of them made at once."""
         self._see(network, flat)

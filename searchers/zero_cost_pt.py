@@ -17,7 +17,7 @@ every decision has a batch of its own, from the training half as a search would 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any, Literal
 
@@ -30,8 +30,6 @@ from searchers._optim import restore
 from searchers._proxies import PROXIES, Name, scorer
 from searchers.base import Batch, Choices, DataPolicy, Logits, Resources, StepBatches, StepLosses, Supernet
 from searchers.entry import DISCRETE, Extent, Method, Passes
-
-UNTRAINED = DataPolicy(train_batches=0, val_batches=0)
 
 ORDERS: dict[str, _projection.Order] = {
     "operations_first": _projection.operations_first,
@@ -66,16 +64,21 @@ class Settings:
             )
 
 
+def policy(settings: Settings) -> DataPolicy:
+    """Train nothing; the size is of the batches that are scored."""
+    return DataPolicy(train_batches=0, val_batches=0, batch_size=lambda _epoch, base: settings.batch_size or base)
+
+
 class ZeroCostPT:
     """Proposes cells and keeps the best."""
 
-    policy = UNTRAINED
     hessian_of = None
     no_curvature = "zero-cost perturbation has no architecture logits"
     shift_invariant: tuple[str, ...] = ()
 
     def __init__(self, settings: Settings, resources: Resources) -> None:
         self.settings, self.resources = settings, resources
+        self.policy = policy(settings)
         self.proxy = PROXIES[settings.proxy]
         self.supernet: Supernet = resources.build(self.proxy.options)
         self.parameters = dict(self.supernet.named_parameters())
@@ -132,8 +135,7 @@ class ZeroCostPT:
 
     def _batches(self) -> Iterator[Batch]:
         """Yield training batches, epoch after epoch of a search that reads nothing else; scores are never narrow."""
-        size = self.settings.batch_size
-        reads = DataPolicy(val_batches=0, batch_size=lambda _epoch, base: size or base)
+        reads = replace(self.policy, train_batches=1)
         served = (step.train[0] for epoch in count() for step in self.resources.served(reads, epoch))
         return (batch._replace(images=batch.images.to(self.resources.dtype)) for batch in served)
 
@@ -167,7 +169,7 @@ METHOD = Method(
     ZeroCostPT,
     "Xiang et al. (2023), Zero-Cost-PT",
     passes_per_step=0.5,
-    policy=lambda _settings: UNTRAINED,
+    policy=policy,
     evaluated=evaluated,
     networks=lambda settings: (PROXIES[settings.proxy].options,),
 )

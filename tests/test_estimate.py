@@ -156,6 +156,20 @@ def test_memory_of_products_is_that_of_the_seeds_that_are_measured_at_once(tmp_p
     )  # a step of both, of 8 images, takes more than a product of one
 
 
+@pytest.mark.parametrize("more", [(), ("--curvature-replicas", "3"), ("--curvature", "off")])
+def test_what_a_wide_stack_keeps_is_found_from_a_narrow_one(
+    more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    benches.isolate(monkeypatch, tmp_path)
+    monkeypatch.setattr(module, "_timed", lambda work, _device: work() or 0.1)
+    narrow, wide = (stack(tmp_path, "--seeds", seeds, *more) for seeds in ("0:2", "0:8"))
+    found, whole = estimate(narrow, 8), estimate(wide)
+    assert found.peak_bytes == pytest.approx(whole.peak_bytes, rel=1e-4)  # what all seeds share is counted as theirs
+    assert dataclasses.replace(found, wall_s=0.0, peak_bytes=0) == dataclasses.replace(whole, wall_s=0.0, peak_bytes=0)
+    assert found.wall_s == pytest.approx(4 * estimate(narrow).wall_s)
+
+
 @pytest.mark.parametrize("space", ["toy", "s1", "s2", "s3", "nb201"])
 def test_a_pass_is_measured_on_every_space(space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()

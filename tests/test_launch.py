@@ -17,13 +17,17 @@ from tests import benches
 from tests.benches import alive, command, folders, lines, record_bytes
 from tests.test_run import OFF, ROOT, interrupted, surroundings
 
-from bench import choice, run, setup, variants
+from bench import announce, choice, run, setup, store, variants
 from bench.cores import Share
+from bench.estimate import Estimate, estimate
 from bench.launch import local
 from bench.launch.plan import Plan, plan
 from bench.launch.unit import Launcher, Moment, Outcome, Unit, unit
 from bench.launch.work import InProcess, Worker
 from bench.request import parse, read, spelled
+from bench.search import Stack
+from bench.store import FILES, Store
+from searchers.registry import METHODS
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +98,51 @@ def test_a_dry_run_shows_the_units_their_seconds_and_what_is_done(
     assert two.startswith("unit toy darts seeds 0: stack of 1, about ")
     assert printed[-1].startswith("2 units to search, about ")
     assert printed[-1].endswith(" s with 2 at once; 1 runs have finished")
+
+
+def test_a_dry_run_measures_some_seeds_of_a_wide_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    widths = []
+
+    def measured(stack: Stack, width: int) -> Estimate:
+        widths.append((len(stack.specs), width))
+        return estimate(stack, width)
+
+    monkeypatch.setattr(announce, "estimate", measured)
+    monkeypatch.setattr(announce, "WIDEST", 2)
+    assert run.main(command(tmp_path, "darts", *OFF, "--seeds", "0:5", "--dry-run")) == 0
+    assert widths == [(2, 5)]
+    assert "a stack of 5" in capsys.readouterr().out
+
+
+def test_a_unit_s_specifications_do_not_take_those_of_all_seeds(tmp_path: Path) -> None:
+    bench = benches.bench(tmp_path, "darts")
+    expected = variants.stacked(bench, METHODS["darts"], {}, (1,))
+
+    class Unread(tuple[int, ...]):
+        def __iter__(self) -> Iterator[int]:
+            raise AssertionError("the seeds asked for were gone through")
+
+    many = dataclasses.replace(bench, preset=dataclasses.replace(bench.preset, seeds=Unread((0, 1))))
+    assert variants.stacked(many, METHODS["darts"], {}, (1,)) == expected
+
+
+def test_a_stack_that_cannot_go_on_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last run has been started again in another stack."""
+    found = benches.bench(tmp_path, "darts", "--seeds", "0:4")
+    specs = variants.specs(found, METHODS["darts"])
+    for runs in (specs, specs[-1:]):
+        stack = Store(tmp_path, runs)
+        stack.create({"seeds": [spec.seed for spec in runs]}, None)
+        for path in (stack.folder(spec) / name for spec in runs for name in FILES):
+            path.touch()
+        stack.save({})
+    looked, ask = [], store.stacked_with
+    monkeypatch.setattr(store, "stacked_with", lambda folder, spec: looked.append(spec.seed) or ask(folder, spec))
+    units = plan(found, variants.variants(found, METHODS["darts"])).units
+    assert [(unit.seeds, unit.resumes) for unit in units] == [((3,), True), ((0, 1, 2), False)]
+    assert looked == [0, 3]
 
 
 def test_where_it_is_searched_does_not_name_a_run(tmp_path: Path) -> None:
@@ -318,22 +367,32 @@ def under_way(results: Path, records: int) -> Callable[[], Iterator[int] | list[
 LONG = ("darts", *SMALL, "--epochs", "24", "--jobs", "2")
 
 
+WAYS = {
+    signal.SIGINT: run.INTERRUPTED,
+    signal.SIGTERM: run.TERMINATED,
+    signal.SIGKILL: -signal.SIGKILL,
+}
+"""Signals to what the command then returns."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["interrupt", "kill"])
-def test_what_becomes_of_the_workers_when_the_command_is_ended(way: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("way", WAYS)
+def test_what_becomes_of_the_workers_when_the_command_is_ended(way: signal.Signals, jobs: str, tmp_path: Path) -> None:
     results = tmp_path / "r"
     results.mkdir()
     (results / "runs").mkdir()
-    with started(command(results, *LONG), tmp_path) as process:
+    wide = ("--replicas", "2") if jobs == "1" else ()
+    with started(command(results, *LONG, "--jobs", jobs, *wide), tmp_path) as process:
         pids = until(under_way(results, 3))
-        process.send_signal(signal.SIGINT if way == "interrupt" else signal.SIGKILL)
+        process.send_signal(way)
         _, said = process.communicate()
-    assert process.returncode == (run.INTERRUPTED if way == "interrupt" else -signal.SIGKILL)
-    assert way == "kill" or said.splitlines()[-1].startswith("interrupted: finished epochs are kept")
+    assert process.returncode == WAYS[way]
+    assert way == signal.SIGKILL or said.splitlines()[-1].startswith("interrupted: finished epochs are kept")
     until(lambda: not any(map(alive, pids)), 20)
     assert not any((folder / "finished.json").exists() for folder in folders(results).values())
-    assert run.main(command(results, *LONG, "--jobs", "1")) == 0
-    assert run.main(command(tmp_path / "whole", *LONG, "--jobs", "1")) == 0
+    for folder in (results, tmp_path / "whole"):
+        assert run.main(command(folder, *LONG, "--jobs", "1", *wide)) == 0
     assert record_bytes(results) == record_bytes(tmp_path / "whole")
     for folder in folders(results).values():
         first, second = lines(folder / "attempts.jsonl")

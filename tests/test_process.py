@@ -1,10 +1,15 @@
 """How a process that computes is set up."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 
 import pytest
+
+from bench import process
 
 FAULTS = """
 import resource
@@ -34,3 +39,37 @@ def test_freed_memory_is_kept_unless_the_environment_says_otherwise() -> None:
     assert threads == 1
     assert 2 * pages < faults(begun=False)[1]
     assert 2 * pages < faults(begun=True, MALLOC_MMAP_THRESHOLD_="65536")[1]
+
+
+@pytest.fixture
+def untouched() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("untouched")
+def test_sigterm_is_an_interrupt_inside_and_what_it_was_outside() -> None:
+    with pytest.raises(process.Terminated), process.terminable():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.usefixtures("untouched")
+def test_sigterm_stays_another_s_and_other_threads_leave_it_alone() -> None:
+    heard: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: heard.append(number))
+    with process.terminable():
+        signal.raise_signal(signal.SIGTERM)
+    assert heard == [signal.SIGTERM]
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    found: list[object] = []
+
+    def elsewhere() -> None:
+        with process.terminable():
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert found == [signal.SIG_DFL]

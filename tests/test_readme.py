@@ -7,6 +7,7 @@ from pathlib import Path
 import labs
 import pytest
 import torch
+from test_replay import compare
 
 from searchers import registry
 from searchers.base import Searcher
@@ -37,3 +38,10 @@ def test_it_searches_and_is_darts_where_it_should_be(shown: Method) -> None:
     assert not torch.equal(weights(labs.start(shown, labs.make())), darts)
     same = shown.build(shown.settings(temperature=1.0), labs.make())
     assert torch.equal(weights(same), darts)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_its_steps_can_be_played_as_it_says(shown: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown.steady
+    monkeypatch.setitem(registry.METHODS, shown.name, shown)
+    compare(shown.name, "toy")

@@ -96,8 +96,11 @@ def test_spaces_are_parted_each_once() -> None:
         one_space(parse(["--space", ","]))
 
 
-def test_seeds_in_a_file_may_be_a_yaml_list(tmp_path: Path) -> None:
-    assert parse(["--config", written(tmp_path, "space: toy\nseeds: [4, 1]\n")]).seeds == (4, 1)
+def test_what_commas_separate_may_be_a_yaml_list(tmp_path: Path) -> None:
+    lists = "space: [s1, nb201]\nmethods: [darts, gdas]\nseeds: [4, 1]\nmetrics: [ranking, native]\n"
+    options = "--space s1,nb201 --methods darts,gdas --seeds 4,1 --metrics ranking,native"
+    assert parse(["--config", written(tmp_path, lists)]) == parse(options.split())
+    assert parse(["--config", written(tmp_path, "space: [toy]\n")]) == Request(space="toy")
 
 
 @pytest.mark.parametrize("text", ["", "a", "0:0", "3:1", "1,1", "-1", "0:2:1", "1.5", "0,", "2147483648"])
@@ -173,6 +176,7 @@ def test_a_mistake_is_one_sentence(arguments: list[str], message: str) -> None:
     [
         ("space: toy\nepoch: 3\n", r"expected options out of address, batch_size, .*, unit_gpus, got epoch"),
         ("space: toy\nconfig: more.yaml\n", "got config"),
+        ("space: [toy, 1]\n", r"expected text for space, got \['toy', 1\]"),
         ("space: [toy\n", "expected YAML in .*run.yaml, got: while parsing"),
         ("just words\n", "expected 'option: value' lines in .*run.yaml, got str"),
         ("", "got NoneType"),

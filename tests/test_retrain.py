@@ -1,5 +1,7 @@
 """Training a found cell on its own: networks of the published sizes, the protocol, resume, the command."""
 
+import contextlib
+import io
 import json
 import math
 from pathlib import Path
@@ -14,6 +16,7 @@ from bench.retrain import __main__, networks, training
 from bench.retrain.training import NB101, NB201, Protocol, RMSProp, Trainer, split
 from bench.rng import global_stream
 from bench.supernet.common import NetworkSize
+from bench.tables.table import TableEntry
 
 CPU = torch.device("cpu")
 CELL_201 = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|"
@@ -163,6 +166,53 @@ def test_the_command_trains_every_seed_once(
     assert __main__.main([*command(tmp_path / "straight"), *arguments[-6:]]) == 0
     (straight,) = (tmp_path / "straight" / "retrain").iterdir()
     assert json.loads((straight / "seed-0.json").read_text()) == lines
+
+
+@pytest.mark.parametrize(
+    ("budget", "built", "more", "said"),
+    [
+        (
+            200,
+            False,
+            [],
+            "epochs 200, here 2; batch size 256, here 50; channels 16, here 4; cells 5, here 1; images to train on "
+            "800, here 100",
+        ),
+        (
+            2,
+            False,
+            ["--batch-size", "256", "--channels", "16", "--cells", "5", "--train-size", "150"],
+            "images to train on 800, here 150",
+        ),
+        (4, True, [], "those of bench.tables build, 4 epochs (docs/embedded.md)"),
+    ],
+)
+def test_what_differs_from_the_table_s_trainings_stands_beside_its_entry(
+    budget: int, built: bool, more: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = reported(tmp_path, monkeypatch, budget, built, *more)
+    assert found[0].endswith("table 0.5000, trained otherwise")
+    assert found[2:] == ["a table", f"the table's trainings were other ones: {said}"]
+
+
+def test_a_training_by_the_protocol_differs_in_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["--batch-size", "256", "--channels", "16", "--cells", "5", "--train-size", "800"]
+    found = reported(tmp_path, monkeypatch, 2, False, *given)
+    assert found[0].endswith("table 0.5000")
+    assert found[2:] == ["a table"]
+
+
+def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int, built: bool, *more: str) -> list[str]:
+    """What is printed after trainings that are not done here."""
+    entry = TableEntry("k", 0.5, 0.4, (0.5,), (0.4,), 1, budget, None, None, None)
+    monkeypatch.setattr(__main__, "_beside", lambda *_: __main__.Beside(entry, "a table", built))
+    end = json.dumps([{"accuracy": {"val": 0.3, "test": 0.2}}])
+    monkeypatch.setattr(__main__, "_train", lambda _, folder, seed: (folder / f"seed-{seed}.json").write_text(end))
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        cell = ["--space", "nb201", "--cell", CELL_201, "--seeds", "0"]
+        assert __main__.main([*command(tmp_path, *cell), *more]) == 0
+    return printed.getvalue().splitlines()
 
 
 @pytest.mark.parametrize(

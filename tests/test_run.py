@@ -486,6 +486,19 @@ def test_a_method_that_fails_leaves_its_reason_and_the_others_go_on(
             ["--batch-size", "32", "--methods", "idarts"],
             "error: toy idarts: expected enough training images for a step of",
         ),
+        (
+            ["--batch-size", "21"],
+            "error: toy darts: expected a batch of at most 20 images, all of a half, got 21; change it with ",
+        ),
+        (
+            ["--batch-size", "41", "--methods", "gaea_erm"],
+            "error: toy gaea_erm: expected a batch of at most 40 images, all of both halves, got 41; change",
+        ),
+        (
+            ["--methods", "zero_cost_pt", "--set", "zero_cost_pt.batch_size=21"],
+            "error: toy zero_cost_pt: expected a batch of at most 20 images, all of the half for weights, got 21, its "
+            "setting batch_size; change",
+        ),
         (["--benchmark", "paper", "--space", "s1"], "error: expected CIFAR-10's batches in"),
         (
             ["--methods", "darts,pc_darts", "--channels", "6"],

@@ -127,6 +127,9 @@ def test_a_found_cell_is_trained_by_the_table_s_protocol(
     arguments = f"--space nb201 --cell {CELL} --dataset imagenet16 --seeds 0:1 --epochs 1 --channels 2 --cells 1"
     assert retrain.main([*arguments.split(), "--results", str(tmp_path / "results")]) == 0
     printed = capsys.readouterr().out
-    assert f"{table}, 200 epochs" in printed
+    assert (
+        f"{table}, 200 epochs\nthe table's trainings were other ones: epochs 200, here 1; channels 16, here 2"
+        in printed
+    )
     (plan,) = (tmp_path / "results").rglob("plan.json")
     assert json.loads(plan.read_text(encoding="utf-8"))["augmentation"]["padding"] == 2

@@ -1,5 +1,8 @@
 """Weights side by side: a pass computes with them what it computes with its own, to the bit, and so do derivatives."""
 
+import copy
+import pickle
+from collections.abc import Callable
 from dataclasses import replace
 
 import labs
@@ -131,6 +134,23 @@ def test_a_pass_of_everything_joins_nothing_itself(
     expected = scores()
     monkeypatch.setattr(weights, "_joined", lambda *_: pytest.fail("a pass joined operands itself"))
     assert torch.equal(scores(), expected)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))], ids=["deepcopy", "pickle"]
+)
+@pytest.mark.parametrize("kind", ["shared", "active"])
+@pytest.mark.parametrize("name", SPACES)
+def test_a_copy_of_a_network_that_has_computed_computes_the_same(
+    name: str, kind: str, copied: Callable[[Supernet], Supernet]
+) -> None:
+    network, choices = supernet(name, 2), choices_of(name, kind, 2)
+    expected = found(network, choices, ForwardInputs(twice=True), False)
+    other = copied(network)
+    assert next(other.named_parameters())[1] is not next(network.named_parameters())[1]
+    for one, many in zip(found(other, choices, ForwardInputs(twice=True), False), expected, strict=True):
+        assert torch.equal(one, many)
+    the_same(other, choices, ForwardInputs(twice=True))
 
 
 def test_wrong_weights_are_refused() -> None:

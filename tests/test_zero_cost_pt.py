@@ -152,7 +152,7 @@ def test_a_run_has_no_epochs_whatever_is_asked_for() -> None:
 
 def test_what_it_reads_is_what_a_search_is_served() -> None:
     lab = labs.make()
-    assert lab.feed.steps_per_epoch(zero_cost_pt.UNTRAINED, 0) == 0
+    assert lab.feed.steps_per_epoch(zero_cost_pt.policy(QUICK), 0) == 0
     reads = DataPolicy(val_batches=0, batch_size=lambda _epoch, _base: 5)
     wanted, found = lab.feed.epoch(reads, 1, labs.EPOCHS), lab.served(reads, 1)
     labs.same(labs.leaves(list(found)), labs.leaves(list(wanted)))

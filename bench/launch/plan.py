@@ -95,9 +95,13 @@ def _going(request: Request, waiting: Sequence[RunSpec]) -> tuple[list[tuple[Run
     # By their signatures, which specifications remember: comparing all fields would take most of the time.
     left = {spec.signature: spec for spec in waiting}
     stacks: list[tuple[RunSpec, ...]] = []
+    asked: set[str | None] = {None}
     for spec in [] if request.fresh else waiting:
-        stacked = store.stacked_with(request.results, spec) if spec.signature in left else None
-        if stacked is not None:
+        name = store.stack_of(request.results, spec) if spec.signature in left else None
+        if name in asked:
+            continue  # what holds for one run of a stack holds for all
+        asked.add(name)
+        if (stacked := store.stacked_with(request.results, spec)) is not None:
             stacks.append(stacked)
             for one in stacked:
                 left.pop(one.signature, None)

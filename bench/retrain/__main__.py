@@ -12,6 +12,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import nn
 
@@ -25,9 +26,23 @@ from bench.rng import global_stream
 from bench.spaces import nb201
 from bench.spaces.graph101 import LABELS, graph_hash
 from bench.supernet.common import NetworkSize
+from bench.tables.data import BUILT
 from bench.tables.table import Table, TableEntry
 
 GIVEN = ("epochs", "batch_size", "channels", "cells")
+
+
+class Beside(NamedTuple):
+    """What the table says of the cell.
+
+    Attributes:
+        source: which table, or why there is no entry.
+        built: whether its cells were trained by `bench.tables build`.
+    """
+
+    entry: TableEntry | None
+    source: str
+    built: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,7 +83,7 @@ def retrain(chosen: argparse.Namespace) -> None:
     dataset = data.load(chosen.dataset, split_rule="nb201" if chosen.space == "nb201" else "first_second")
     size = NetworkSize(protocol.channels, protocol.cells, dataset.search.images.shape[1], dataset.classes)
     key = _key(chosen, size)
-    entry, source = _entry(chosen, key)
+    beside = _beside(chosen, key)
     images = split(dataset, protocol, chosen.train_size)
     plan = _plan(chosen, protocol, dataset)
     folder = chosen.results / "retrain" / f"{chosen.space}-{hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:16]}"
@@ -78,17 +93,21 @@ def retrain(chosen: argparse.Namespace) -> None:
         with global_stream(seed, "weights", 0):
             network = _network(chosen, size)
         _train(Trainer(network, images, protocol, seed, device), folder, seed)
-    _report(folder, chosen.seeds, entry, source)
+    _report(folder, chosen.seeds, beside, _differences(chosen, protocol, dataset, beside))
 
 
 def _protocol(chosen: argparse.Namespace) -> Protocol:
     """Return the benchmark's protocol with what was given; digits must not be mirrored and are small."""
     if chosen.space not in {"s1", "s2", "s3", "nb201"}:
         raise ValueError(f"expected --space s1, s2, s3 or nb201, got {chosen.space!r}")
-    base = NB201 if chosen.space == "nb201" else NB101
     small = Augmentation(padding=1, flip=False, cutout_length=0)
-    base = dataclasses.replace(base, augmentation=small if chosen.dataset == "digits" else published(chosen.dataset))
-    return dataclasses.replace(base, **{n: getattr(chosen, n) for n in GIVEN if getattr(chosen, n) is not None})
+    augmentation = small if chosen.dataset == "digits" else published(chosen.dataset)
+    given = {name: getattr(chosen, name) for name in GIVEN if getattr(chosen, name) is not None}
+    return dataclasses.replace(_benchmark(chosen), augmentation=augmentation, **given)
+
+
+def _benchmark(chosen: argparse.Namespace) -> Protocol:
+    return NB201 if chosen.space == "nb201" else NB101
 
 
 def _plan(chosen: argparse.Namespace, protocol: Protocol, dataset: Dataset) -> dict[str, object]:
@@ -111,17 +130,32 @@ def _key(chosen: argparse.Namespace, size: NetworkSize) -> str:
     return graph_hash(matrix, [LABELS["input"], *(LABELS[name] for name in operations[1:-1]), LABELS["output"]])
 
 
-def _entry(chosen: argparse.Namespace, key: str) -> tuple[TableEntry | None, str]:
-    """Return the cell's table entry, and which table it is of or why there is none."""
+def _beside(chosen: argparse.Namespace, key: str) -> Beside:
+    """Return what the table that is asked for, or found, says of the cell."""
     if chosen.table == "none":
-        return None, "no table was asked for"
+        return Beside(None, "no table was asked for")
     space = spaces.get(chosen.space)
     path = choice.find_table(space, chosen.dataset) if chosen.table is None else choice.given_table(chosen.table, space)
     if path is None:
-        return None, f"no table of {chosen.space} on {chosen.dataset} is prepared"
+        return Beside(None, f"no table of {chosen.space} on {chosen.dataset} is prepared")
     table = Table.open(path, chosen.dataset)
     entry = table.query(key)
-    return entry, f"{path}, {table.budget} epochs" if entry else f"{path} does not have this cell"
+    source = f"{path}, {table.budget} epochs" if entry else f"{path} does not have this cell"
+    return Beside(entry, source, table.reference().source.endswith(BUILT))
+
+
+def _differences(chosen: argparse.Namespace, protocol: Protocol, dataset: Dataset, beside: Beside) -> str | None:
+    """Return in what the table's trainings were others than these, None where they were not."""
+    if beside.entry is None:
+        return None
+    if beside.built:
+        return f"those of bench.tables build, {beside.entry.budget} epochs (docs/embedded.md)"
+    benchmark = dataclasses.replace(_benchmark(chosen), epochs=beside.entry.budget)
+    pairs = {name.replace("_", " "): (getattr(benchmark, name), getattr(protocol, name)) for name in GIVEN}
+    if chosen.train_size is not None:
+        pairs["images to train on"] = len(split(dataset, protocol).train.train_indices), chosen.train_size
+    found = [f"{name} {theirs}, here {ours}" for name, (theirs, ours) in pairs.items() if theirs != ours]
+    return "; ".join(found) or None
 
 
 def _train(trainer: Trainer, folder: Path, seed: int) -> None:
@@ -142,15 +176,18 @@ def _train(trainer: Trainer, folder: Path, seed: int) -> None:
         sys.stdout.flush()
 
 
-def _report(folder: Path, seeds: Sequence[int], entry: TableEntry | None, source: str) -> None:
+def _report(folder: Path, seeds: Sequence[int], beside: Beside, differences: str | None) -> None:
     ends = [json.loads((folder / f"seed-{seed}.json").read_text(encoding="utf-8"))[-1]["accuracy"] for seed in seeds]
+    entry, note = beside.entry, "" if differences is None else ", trained otherwise"
     stored = {} if entry is None else {"val": entry.val_mean, "test": entry.test_mean}
     for name in ends[0]:
         values = [end[name] for end in ends]
         spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-        beside = f"   table {stored[name]:.4f}" if name in stored else ""
-        sys.stdout.write(f"{name:<5} {statistics.fmean(values):.4f}{spread} over {len(values)} seeds{beside}\n")
-    sys.stdout.write(f"{source}\n")
+        table = f"   table {stored[name]:.4f}{note}" if name in stored else ""
+        sys.stdout.write(f"{name:<5} {statistics.fmean(values):.4f}{spread} over {len(values)} seeds{table}\n")
+    sys.stdout.write(f"{beside.source}\n")
+    if differences is not None:
+        sys.stdout.write(f"the table's trainings were other ones: {differences}\n")
 
 
 if __name__ == "__main__":

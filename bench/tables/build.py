@@ -26,7 +26,7 @@ from bench.layers import settle
 from bench.rng import torch_stream
 from bench.spaces.base import discrete_choices
 from bench.tables.cost import cost
-from bench.tables.data import SPLITS, TIME, Measurement, Quantity, Slot, TableData
+from bench.tables.data import BUILT, SPLITS, TIME, Measurement, Quantity, Slot, TableData
 from bench.tables.parts import Outcome, Parts
 from bench.tables.plan import Job, Plan, Protocol, first_encodings, held_out, identity, jobs
 from searchers._bilevel import weight_step
@@ -153,7 +153,7 @@ def table(plan: Plan, parts: Parts, provenance: Sequence[str]) -> TableData:
         measurements=measurements,
         scalars=_costs(plan, structures) | _train_time(plan, seconds.mean(1)),
         total_encodings=space.size(),
-        source=f"{space.name} on {dataset.name}, built by nas-stability",
+        source=f"{space.name} on {dataset.name}, {BUILT}",
         provenance=(identity(plan), _spent(done.values()), *provenance),
     )
 

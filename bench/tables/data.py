@@ -121,6 +121,10 @@ class Measurements(Mapping[Slot, Measurement]):
         return len(self.held)
 
 
+BUILT = "built by nas-stability"
+"""How the source of a table ends whose cells were trained here, and not by its benchmark's protocol."""
+
+
 @dataclass(frozen=True)
 class TableData:
     """Rows in any order.
