@@ -424,11 +424,13 @@ def test_a_killed_worker_is_replaced_and_the_attempts_say_so(tmp_path: Path) -> 
 def test_a_method_that_raises_in_a_worker_is_named_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """More batches a step than an epoch has: the method says so when it is served."""
-    more = ("--methods", "idarts,darts", "--set", "idarts.inner=9", "--jobs", "2")
+    lines = ("import searchers.enas as m", "def fails(*_): raise OverflowError", "m.Agent.train = fails")
+    (tmp_path / "sitecustomize.py").write_text("\n".join(lines), "utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    more = ("--methods", "enas,darts", "--jobs", "2")
     assert run.main(command(tmp_path, "darts", *OFF, "--threads", "1", *more)) == 1
     said = [record.getMessage() for record in caplog.records]
-    assert said[0].startswith("failed: toy idarts seeds 0,1: ")
-    assert said[-1] == "1 of the stacks failed: toy idarts seeds 0,1"
+    assert said[0].startswith("failed: toy enas seeds 0,1: ")
+    assert said[-1] == "1 of the stacks failed: toy enas seeds 0,1"
     assert (folders(tmp_path)["toy-darts-s0"] / "finished.json").exists()
-    assert (folders(tmp_path)["toy-idarts-s0"] / "error.txt").read_text("utf-8").startswith("Traceback")
+    assert (folders(tmp_path)["toy-enas-s0"] / "error.txt").read_text("utf-8").startswith("Traceback")
