@@ -133,7 +133,7 @@ def rectified(modules: Sequence[ConvNorm], x: Folded, flow: Flow) -> Folded:
     if flow.kernels.mixed is None:
         return flow.relu(together(modules, x, flow))
     found = branch(modules, x, flow, relu=True)
-    one = x.new_ones(1, dtype=torch.promote_types(x.dtype, torch.float32))
+    one = x.new_ones(1, 1, 1, dtype=torch.promote_types(x.dtype, torch.float32))
     return flow.kernels.mixed([[one]], [found], flow.replicas)[0]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import benches
 import labs
 import pytest
 import torch
@@ -20,9 +21,10 @@ from test_supernet import choices_of, filled, gradients, pictures, projection
 from test_supernet_plain import SPACES, close, normal, supernet
 from torch import Tensor
 
-from bench import kernels, ops, run
+from bench import kernels, ops, run, setup, variants
 from bench.batch_norm import EPS
 from bench.mixture import Branch, Factors
+from bench.request import parse
 from searchers import registry
 from searchers.base import ForwardInputs
 
@@ -100,7 +102,8 @@ def test_the_function_and_its_derivatives(edges: int, replicas: int, width: int,
 
 def test_maps_of_several_blocks_and_stretches() -> None:
     """9,248 numbers a channel: ten blocks, two stretches, the last of each not full."""
-    compare(2, 2, 1, (32, 17, 17), [dict.fromkeys(FLAGS, True), dict.fromkeys(FLAGS, False)])
+    wide = dict.fromkeys(FLAGS, True)
+    compare(2, 2, 1, (32, 17, 17), [wide, {**wide, "wide": False}, dict.fromkeys(FLAGS, False)])
 
 
 def test_what_gets_no_gradient_takes_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,3 +216,23 @@ def test_what_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture, monke
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     assert run.main([*command, "triton"]) == 2
     assert "expected the package triton for --kernels triton: pip install" in caplog.text
+
+
+def test_a_stack_is_searched_with_what_was_asked_for() -> None:
+    bench = setup.prepare(parse([*benches.TINY, "--methods", "darts", "--kernels", "triton", "--curvature", "off"]))
+    method = registry.METHODS["darts"]
+    lab = setup.stack(bench, method, variants.specs(bench, method)).lab
+    assert lab.kernels.name == "triton"
+    assert method.build(method.settings(), lab).supernet.once is lab.kernels
+    setup.rehearse(bench, method, variants.specs(bench, method)[0])  # on a machine that need not have Triton
+
+
+@pytest.mark.slow
+def test_the_command_says_so(tmp_path: Path) -> None:
+    images = ("--curvature", "off", "--epochs", "1", "--seeds", "0", "--batch-size", "10")
+    for kind in kernels.NAMES:
+        assert run.main([*benches.command(tmp_path / kind, "darts"), *images, "--kernels", kind]) == 0
+    (ours,), (theirs,) = (list(benches.folders(tmp_path / kind).values()) for kind in kernels.NAMES)
+    assert [benches.lines(path / "attempts.jsonl")[0]["kernels"] for path in (ours, theirs)] == [*kernels.NAMES]
+    losses = [benches.lines(path / "records.jsonl")[1]["train_loss"] for path in (ours, theirs)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -1,6 +1,7 @@
 """The fast supernet against the plain one, in two factors: the kernels, and the stacking of seeds."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,15 +31,15 @@ COLUMNS = (
 
 def measure(bench: Bench, _methods: Sequence[Method], plan: Plan) -> list[Section]:
     """Time a step of DARTS written plainly, of the fast one, and of a stack of fast ones, in turn."""
-    single, width = Lane(bench, darts.METHOD, 1), min(STACKED, plan.most)
-    stacked, plain = Lane(bench, darts.METHOD, width), plain_darts(single)
+    lanes = _lanes(bench, min(STACKED, plan.most))
+    single = lanes["fast, R = 1"]
+    plain = plain_darts(single)
     works: dict[str, Callable[[], object]] = {
         "plain, one by one": lambda: plain_step(plain, single),
-        "fast, R = 1": single.step,
-        f"fast, R = {width}": stacked.step,
+        **{path: lane.step for path, lane in lanes.items()},
     }
     samples = alternate(works, plan.rounds, bench.device)
-    seeds = dict(zip(works, (1, 1, width), strict=True))
+    seeds = {"plain, one by one": 1, **{path: lane.replicas for path, lane in lanes.items()}}
     of_plain, of_single = samples["plain, one by one"], samples["fast, R = 1"]
     rows: list[dict[str, Any]] = []
     for path, n in seeds.items():
@@ -57,10 +58,20 @@ def measure(bench: Bench, _methods: Sequence[Method], plan: Plan) -> list[Sectio
     about = (
         "One step of both levels of first-order DARTS. Plain: torch's layers and optimisers, one call an operation of "
         "an edge, channels outermost, a loop over seeds, bf16 by torch.autocast; its architecture step forms no "
-        "gradient of the weights. Calls of torch's library include those of derivatives. The last row's factor over "
-        "plain is that of the second row times that of stacking."
+        "gradient of the weights. Calls of torch's library include those of derivatives, not Triton's. The factor "
+        "of a stack over plain is that of its kernels at R = 1 times that of stacking."
     )
     return [Section("Fast against plain", about, COLUMNS, rows)]
+
+
+def _lanes(bench: Bench, width: int) -> dict[str, Lane]:
+    """Return fast searches of one seed and of several, with torch's kernels and with those that were asked for."""
+    found: dict[str, Lane] = {}
+    for kernels in dict.fromkeys(("torch", bench.request.kernels)):
+        own = replace(bench, request=replace(bench.request, kernels=kernels))
+        with_them = "" if kernels == "torch" else f", {kernels}"
+        found |= {f"fast, R = {n}{with_them}": Lane(own, darts.METHOD, n) for n in dict.fromkeys((1, width))}
+    return found
 
 
 def plain_step(plain: PlainDarts, lane: Lane) -> None:
