@@ -4,8 +4,8 @@ Outputs are the same to the bit and derivatives to rounding, those of second ord
 recorded without Python in their graph: a step of both levels of DARTS takes .8 (R = 1) and .86 (R = 4) of the time that
 it takes with those written by hand, whose second derivatives in turn take a fraction of torch's.
 
-A third, for a GPU, computes mixed operations as one function, in Triton (`bench.fused`); its numbers are those of the
-first to rounding.
+Others, for a GPU, are written in Triton (`bench.fused`): mixed operations as one function, and convolutions; their
+numbers are those of the first to rounding.
 """
 
 import importlib.util
@@ -20,7 +20,8 @@ from bench.batch_norm import batch_norm, torch_batch_norm
 from bench.convolution import convolution, torch_convolution
 from bench.mixture import Branch, Factors, mixture, torch_mixture
 
-NAMES = ("torch", "triton")
+NAMES = ("torch", "triton", "triton-all")
+"""Of the sets for passes that are differentiated once: the second has mixed operations, the third convolutions too."""
 
 Mixed = Callable[[Sequence[Sequence[Factors]], Sequence[Branch], int], tuple[Tensor, ...]]
 """The factors of every branch, for every edge; the branches; replicas. Returns the mixture of every edge."""
@@ -57,10 +58,12 @@ def of(name: str) -> Kernels:
     if name == "torch":
         return ONCE
     if importlib.util.find_spec("triton") is None:
-        raise ValueError("expected the package triton for --kernels triton: pip install 'nas-stability[triton]'")
+        raise ValueError(f"expected the package triton for --kernels {name}: pip install 'nas-stability[triton]'")
+    from bench.fused import convolution as own
     from bench.fused.mixed import mixed, mixture
 
-    return Kernels(torch_batch_norm, torch_convolution, mixture, name, mixed)
+    convolve = own.convolution if name == "triton-all" else torch_convolution
+    return Kernels(torch_batch_norm, convolve, mixture, name, mixed)
 
 
 def check(name: str, device: torch.device) -> None:
@@ -69,6 +72,6 @@ def check(name: str, device: torch.device) -> None:
     Raises:
         ValueError: they are Triton's, and it is not there, or the device is no GPU and Triton does not interpret.
     """
-    if name == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        raise ValueError(f"expected a GPU for --kernels triton, got {device}: leave it out there")
+    if name != "torch" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError(f"expected a GPU for --kernels {name}, got {device}: leave it out there")
     of(name)

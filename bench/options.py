@@ -37,7 +37,7 @@ TEXT = {
     "device": "cpu, cuda, cuda:1",
     "curvature": "power (iteration), lanczos (fewer products), exact (whole spectrum every epoch) or off",
     "precision": "of the steps: fp32, tf32 (a GPU) or bf16; λ and evaluations are fp32 whatever it is",
-    "kernels": "of the steps: torch, or triton on a GPU, which computes mixed operations as one (docs/triton.md)",
+    "kernels": "of the steps on a GPU: torch, triton (mixed operations as one) or triton-all (convolutions too)",
     "metrics": "ranking: how well shared weights rank cells, against the table; native: λ of the loss that methods "
     "which sample descend on",
     "results": "folder the runs are written to",

@@ -31,7 +31,7 @@ class Request:
         metrics: what is measured besides λ: "ranking", "native".
         precision: of the steps: "fp32", "tf32", "bf16".
         cuda_graphs: whether steps are recorded and played (`bench.replay`).
-        kernels: of passes that are differentiated once: "torch", "triton" (`bench.fused`).
+        kernels: of passes that are differentiated once: "torch", "triton", "triton-all" (`bench.fused`).
         landscape: whether slices of the loss are measured after the last epoch.
         ranking_every: epochs from one ranking to the next; None: after the last epoch only.
         tensorboard: whether curves are written for TensorBoard too.

@@ -1,6 +1,6 @@
-"""Compiles the kernels of `bench.fused` for a GPU of compute capability 9.0, which need not be there; a line for each.
+"""Compiles the kernels of `bench.fused` for an H200, which need not be there; a line for each.
 
-Pointers and counts are multiples of 16, as Triton finds them to be of the papers' maps.
+Pointers and counts are multiples of 16, as Triton finds them to be of the papers' maps (16 seeds of them).
 """
 
 import re
@@ -11,18 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import triton
+import triton.language as tl
 from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from bench.fused import device
+from bench.fused import convolution as own
+from bench.fused import device, device_convolution
 from bench.fused.mixed import BLOCK, LENGTH
 
 TARGET = GPUTarget("cuda", 90, 32)
+SHARED_BYTES = 227 * 1024
+"""That a program may have on the chip."""
 ASSEMBLER = Path(nvidia.__file__).parent / "bin" / "ptxas"
 
 
-def assembly(kernel: Any, types: dict[str, Any], constants: dict[str, int]) -> str:
+def assembly(kernel: Any, types: dict[str, Any], constants: dict[str, Any]) -> str:
     signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
     places = [
         (i, *inner)
@@ -32,7 +36,9 @@ def assembly(kernel: Any, types: dict[str, Any], constants: dict[str, int]) -> s
     ]
     known = {place: [["tt.divisibility", 16]] for place in places}
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=known)
-    return str(triton.compile(source, target=TARGET).asm["ptx"])
+    found = triton.compile(source, target=TARGET)
+    assert found.metadata.shared <= SHARED_BYTES, f"{kernel.__name__}: {found.metadata.shared} bytes"
+    return str(found.asm["ptx"])
 
 
 def spilled(ptx: str) -> int:
@@ -45,7 +51,28 @@ def spilled(ptx: str) -> int:
     return sum(int(number) for number in re.findall(r"(\d+) bytes spill", said))
 
 
-def main() -> None:
+def report(kernel: Any, types: dict[str, Any], constants: dict[str, Any], about: str) -> None:
+    own = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    sys.stdout.write(f"{kernel.__name__} of {about}: {spilled(assembly(kernel, types, own))} bytes spilled\n")
+
+
+def convolutions() -> None:
+    counts = {"groups": "i32", "count": "i32"}
+    for kind, precision in (("*bf16", "ieee"), ("*fp32", "tf32"), ("*fp32", "ieee")):
+        for side, width, into, out in ((3, 32, 16, 48), (1, 8, 64, 64)):
+            constants = {
+                **{"HEIGHT": width, "WIDTH": width, "SIDE": side, "INTO": into, "OUT": out, "BIASED": True},
+                **{"BLOCK_IN": own.block(into, own.MOST_IN), "BLOCK_OUT": own.block(out, own.MOST_OUT)},
+                **{"BLOCK": own.BLOCK, "LENGTH": own.LENGTH, "PRECISION": precision, "WIDE": tl.float32},
+            }
+            about = f"{side}×{side}, {into} to {out} channels, {kind} {precision}"
+            maps = dict.fromkeys(("outputs", "maps", "kernels", "bias"), kind) | counts
+            report(device_convolution.convolve, maps, constants, about)
+            gradients = {"found": "*fp32", "gradients": kind, "maps": kind, **counts}
+            report(device_convolution.of_kernels, gradients, constants, about)
+
+
+def mixtures() -> None:
     counts = {"channels": "i32", "count": "i32"}
     for kind in ("*bf16", "*fp32"):
         for edges, branches, wide, relu in ((1, 3, 0, 0b110), (3, 4, 0b110, 0)):
@@ -60,11 +87,9 @@ def main() -> None:
                 (device.dots, {"found": "*fp32", **of}, {"NORMAL": 0b110, "WANTED": every, "LENGTH": LENGTH}),
                 (device.backward, {"found": maps, **of}, {"WANTED": every}),
             ):
-                constants = {name: value for name, value in (shape | more).items() if name in kernel.arg_names}
-                lost = spilled(assembly(kernel, types, constants))
-                about = f"{kernel.__name__} of {edges} mixtures, {branches} branches, {kind}"
-                sys.stdout.write(f"{about}: {lost} bytes spilled\n")
+                report(kernel, types, shape | more, f"{edges} mixtures, {branches} branches, {kind}")
 
 
 if __name__ == "__main__":
-    main()
+    mixtures()
+    convolutions()

@@ -1,1 +1,1 @@
-"""Mixed operations of a GPU as four Triton kernels: normalisation, ReLU, weights and sum (`bench.fused.mixed`)."""
+"""What a GPU computes by Triton kernels of ours: mixed operations as one function, grouped convolutions."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from bench import precision
+from bench.kernels import NAMES
 from bench.setup import Bench
 from bench.speed.counting import count
 from bench.speed.lane import Lane
@@ -65,9 +66,10 @@ def measure(bench: Bench, _methods: Sequence[Method], plan: Plan) -> list[Sectio
 
 
 def _lanes(bench: Bench, width: int) -> dict[str, Lane]:
-    """Return fast searches of one seed and of several, with torch's kernels and with those that were asked for."""
+    """Return fast searches of one seed and of several, with torch's kernels and on to those that were asked for."""
     found: dict[str, Lane] = {}
-    for kernels in dict.fromkeys(("torch", bench.request.kernels)):
+    asked = NAMES.index(bench.request.kernels)
+    for kernels in NAMES[: asked + 1]:
         own = replace(bench, request=replace(bench.request, kernels=kernels))
         with_them = "" if kernels == "torch" else f", {kernels}"
         found |= {f"fast, R = {n}{with_them}": Lane(own, darts.METHOD, n) for n in dict.fromkeys((1, width))}

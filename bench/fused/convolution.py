@@ -1,0 +1,108 @@
+"""Grouped convolution of stride 1 and its derivatives as two Triton kernels; other strides are torch's.
+
+A replica is a group, of 16 channels at the papers' first stage: too few for libraries' kernels to be made for, just
+enough for a product of matrix units (16 × 16). The derivative by the maps is the convolution with kernels turned round;
+that by the kernels is summed over stretches of pixels, then over stretches. Differentiated once.
+"""
+
+from typing import Any
+
+import torch
+import triton
+from jaxtyping import Float
+from torch import Tensor
+
+from bench.autodiff import last_derivatives
+from bench.convolution import Channels, Geometry, Kernels, Maps, torch_convolution
+from bench.fused import device_convolution as device
+
+BLOCK = 128
+"""Pixels of a program."""
+LENGTH = 8192
+"""Pixels whose part of the kernels' gradient one program adds up."""
+LEAST, MOST_IN, MOST_OUT = 16, 32, 64
+"""Channels of a product: no fewer than matrix units take, no more than registers hold."""
+
+
+def convolution(x: Maps, kernels: Kernels, bias: Channels | None, geometry: Geometry) -> Maps:
+    """Convolve the channels of every group with its own kernels; cheap to differentiate once."""
+    side = kernels.shape[-1]
+    if geometry.stride != 1 or geometry.padding != side // 2 or side % 2 == 0:
+        return torch_convolution(x, kernels, bias, geometry)
+    found: Maps = _Convolve.apply(x.contiguous(), kernels, bias, geometry.groups)
+    return found
+
+
+class _Convolve(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Maps, kernels: Kernels, bias: Channels | None, groups: int) -> Maps:
+        ctx.save_for_backward(x, kernels)
+        ctx.groups = groups
+        return _convolved(x, _taps(kernels), bias, groups)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Maps) -> tuple[Tensor | None, ...]:
+        x, kernels = ctx.saved_tensors
+        of_x, of_kernels, of_bias, _ = ctx.needs_input_grad
+        with torch.no_grad():
+            dense, groups = gradient.contiguous(), ctx.groups
+            found = (
+                _convolved(dense, _taps(_turned(kernels, groups)), None, groups) if of_x else None,
+                _of_kernels(x, dense, kernels, groups) if of_kernels else None,
+                dense.sum((0, 2, 3)) if of_bias else None,
+            )
+        return *last_derivatives(found, (gradient, x, kernels)), None
+
+
+def _taps(kernels: Kernels) -> Float[Tensor, "taps out _into"]:
+    """Return the kernels tap by tap, "taps out into"."""
+    return kernels.flatten(2).permute(2, 0, 1).contiguous()
+
+
+def _turned(kernels: Kernels, groups: int) -> Float[Tensor, "groups_into out_ side side"]:
+    """Return what the derivative by the maps is a convolution with."""
+    return kernels.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(2, 3)
+
+
+def _convolved(x: Maps, taps: Float[Tensor, "taps out into"], bias: Channels | None, groups: int) -> Maps:
+    n, _, height, width = x.shape
+    number, outs, into = taps.shape
+    out, count = outs // groups, n * height * width
+    found = x.new_empty(n, outs, height, width)
+    block_out = block(out, MOST_OUT)
+    with torch.cuda.device_of(x):
+        device.convolve[triton.cdiv(count, BLOCK), groups * triton.cdiv(out, block_out)](
+            found, x, taps, bias, groups, count, HEIGHT=height, WIDTH=width, SIDE=_side(number), INTO=into, OUT=out,
+            BLOCK_IN=block(into, MOST_IN), BLOCK_OUT=block_out, BLOCK=BLOCK, BIASED=bias is not None, **_arithmetic(x),
+        )  # fmt: skip
+    return found
+
+
+def _of_kernels(x: Maps, gradient: Maps, kernels: Kernels, groups: int) -> Kernels:
+    n, _, height, width = x.shape
+    outs, into, side, _ = kernels.shape
+    out, count = outs // groups, n * height * width
+    stretches, block_in, block_out = triton.cdiv(count, LENGTH), block(into, MOST_IN), block(out, MOST_OUT)
+    found = x.new_empty(stretches, side * side, outs, into, dtype=torch.promote_types(x.dtype, torch.float32))
+    parts = groups * triton.cdiv(out, block_out) * triton.cdiv(into, block_in)
+    with torch.cuda.device_of(x):
+        device.of_kernels[stretches, side * side, parts](
+            found, gradient, x, groups, count, HEIGHT=height, WIDTH=width, SIDE=side, INTO=into, OUT=out,
+            BLOCK_IN=block_in, BLOCK_OUT=block_out, BLOCK=BLOCK, LENGTH=LENGTH, **_arithmetic(x),
+        )  # fmt: skip
+    return found.sum(0).permute(1, 2, 0).unflatten(2, (side, side)).to(kernels.dtype)
+
+
+def block(channels: int, most: int) -> int:
+    """Return how many channels a program computes at once."""
+    return min(max(triton.next_power_of_2(channels), LEAST), most)
+
+
+def _side(taps: int) -> int:
+    return round(taps**0.5)
+
+
+def _arithmetic(x: Maps) -> dict[str, Any]:
+    """Return how products round their inputs and what sums are of."""
+    wide = device.tl.float64 if x.dtype == torch.float64 else device.tl.float32
+    return {"PRECISION": "tf32" if torch.backends.cudnn.allow_tf32 else "ieee", "WIDE": wide}
