@@ -16,9 +16,7 @@ from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from bench.fused import convolution as own
-from bench.fused import device, device_convolution
-from bench.fused.mixed import BLOCK, LENGTH
+from bench.fused import device, device_convolution, launch
 
 TARGET = GPUTarget("cuda", 90, 32)
 SHARED_BYTES = 227 * 1024
@@ -62,8 +60,8 @@ def convolutions() -> None:
         for side, width, into, out in ((3, 32, 16, 48), (1, 8, 64, 64)):
             constants = {
                 **{"HEIGHT": width, "WIDTH": width, "SIDE": side, "INTO": into, "OUT": out, "BIASED": True},
-                **{"BLOCK_IN": own.block(into, own.MOST_IN), "BLOCK_OUT": own.block(out, own.MOST_OUT)},
-                **{"BLOCK": own.BLOCK, "LENGTH": own.LENGTH, "PRECISION": precision, "WIDE": tl.float32},
+                **{"BLOCK_IN": launch.block(into, launch.MOST_IN), "BLOCK_OUT": launch.block(out, launch.MOST_OUT)},
+                **{"BLOCK": launch.PIXELS, "LENGTH": launch.LENGTH, "PRECISION": precision, "WIDE": tl.float32},
             }
             about = f"{side}×{side}, {into} to {out} channels, {kind} {precision}"
             maps = dict.fromkeys(("outputs", "maps", "kernels", "bias"), kind) | counts
@@ -73,21 +71,25 @@ def convolutions() -> None:
 
 
 def mixtures() -> None:
-    counts = {"channels": "i32", "count": "i32"}
+    numbers = dict.fromkeys(("table", "slopes", "factors", "found", "dots", "of_factors"), "*fp32")
+    counts = {"channels": "i32", "count": "i32", "stretches": "i32", "EPS": "fp32"}
     for kind in ("*bf16", "*fp32"):
         for edges, branches, wide, relu in ((1, 3, 0, 0b110), (3, 4, 0b110, 0)):
-            maps, gradients, table = (kind,) * branches, (kind,) * edges, {"table": "*fp32"}
-            shape = {"WIDTH": 16, "PIXELS": 1024, "WIDE": wide, "RELU": relu, "BLOCK": BLOCK}
-            sums = {"maps": kind, "shifts": "*fp32", "found": "*fp32"}
-            of = {"gradients": gradients, "maps": maps, **table, **counts}
-            every = (1 << branches) - 1
-            for kernel, types, more in (
-                (device.sums, {**sums, **counts}, {"LENGTH": LENGTH}),
-                (device.mix, {"outputs": gradients, "maps": maps, **table, **counts}, {}),
-                (device.dots, {"found": "*fp32", **of}, {"NORMAL": 0b110, "WANTED": every, "LENGTH": LENGTH}),
-                (device.backward, {"found": maps, **of}, {"WANTED": every}),
-            ):
-                report(kernel, types, shape | more, f"{edges} mixtures, {branches} branches, {kind}")
+            every, of_channels = (1 << branches) - 1, ("*fp32",) * branches
+            per_branch = dict.fromkeys(("sums", "scales", "shifts", "of_scales", "of_shifts"), of_channels)
+            maps = {"maps": (kind,) * branches, **dict.fromkeys(("outputs", "gradients"), (kind,) * edges)}
+            types = {**numbers, **counts, **per_branch, **maps}
+            constants = {
+                **{"EDGES": edges, "WIDTH": 16, "PIXELS": 1024, "WIDE": wide, "RELU": relu, "NORMAL": 0b110},
+                **{"WANTED": every, "SCALED": 0b110, "SHIFTED": 0b110, "LENGTH": launch.LENGTH, "BLOCK": launch.BLOCK},
+            }
+            about = f"{edges} mixtures, {branches} branches, {kind}"
+            report(device.sums, {**types, "maps": kind}, constants, about)
+            report(device.backward, {**types, "found": (kind,) * branches}, constants, about)
+            for kernel in (device.mix, device.dots):
+                report(kernel, types, constants, about)
+            for kernel in (device.prepare, device.conclude):
+                report(kernel, types, {**constants, "BLOCK": launch.CHANNELS}, about)
 
 
 if __name__ == "__main__":

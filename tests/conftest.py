@@ -1,11 +1,17 @@
-"""One thread for the whole session, since these sizes are far too small for two; and a way round the type checks."""
+"""One thread for the whole session, since these sizes are far too small for two; and a way round the type checks.
 
+Triton's kernels are interpreted: what Triton is, it is from its import on, and torch imports it here and there.
+"""
+
+import os
 from collections.abc import Iterator
 
 import hypothesis
 import pytest
 import torch
 from jaxtyping import config
+
+os.environ["TRITON_INTERPRET"] = "1"
 
 # No timed assertions, and the same examples in every run.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)

@@ -5,7 +5,7 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tape import Tapes
 from test_layout import outermost
 from test_supernet import choices_of, filled, gradients, pictures, projection
 from test_supernet_plain import SPACES, close, normal, supernet
@@ -25,21 +26,13 @@ from bench import kernels, ops, run, setup, variants
 from bench.batch_norm import EPS
 from bench.convolution import Geometry, torch_convolution
 from bench.mixture import Branch, Factors
+from bench.replay import stepper
 from bench.request import parse
+from bench.speed.counting import count
 from searchers import registry
 from searchers.base import ForwardInputs
 
-with pytest.MonkeyPatch.context() as patch:  # what Triton is, it is from its import on
-    patch.setenv("TRITON_INTERPRET", "1")
-    pytest.importorskip("triton")
-    pytest.importorskip("bench.fused.mixed")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def interpreted() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        yield
+pytest.importorskip("triton")
 
 
 def mixed(*given: object) -> tuple[Tensor, ...]:
@@ -95,7 +88,7 @@ def compare(edges: int, replicas: int, width: int, size: tuple[int, int, int], k
 
 
 @pytest.mark.usefixtures("unchecked")
-@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.lists(KINDS, min_size=1, max_size=4))
 def test_the_function_and_its_derivatives(edges: int, replicas: int, width: int, kinds: list[dict[str, bool]]) -> None:
     compare(edges, replicas, width, (2, 3, 4), kinds)
@@ -181,7 +174,7 @@ def test_convolutions_with_a_stride_are_torchs() -> None:
     assert torch.equal(ours, torch_convolution(x, weights, None, geometry))
 
 
-QUICK = [("toy", "shared", 1, 2), ("nb201", "active", 1, 1)]
+QUICK = [("toy", "shared", 1, 1), ("nb201", "active", 1, 1)]
 CASES = [(name, kind, parts, parts) for name in SPACES for kind in ("shared", "per cell", "active") for parts in (1, 2)]
 
 
@@ -231,6 +224,21 @@ def test_searches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         labs.close(found[0], other, tolerance=1e-7)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
+def test_steps_can_be_recorded_and_played() -> None:
+    """As a CUDA graph would hold them: nothing of a launch is decided on the host but what stays as it is."""
+    found, tapes = [], Tapes()
+    for recorder in (None, tapes):
+        lab = dataclasses.replace(labs.make(seeds=(0,)), kernels=kernels.of("triton"))
+        searcher = labs.start(registry.METHODS["darts"], lab)
+        step = stepper(searcher, recorder)
+        losses = [step(batches) for batches in labs.steps(lab, searcher.policy, 3)]
+        found.append(labs.outcome(searcher, losses))
+    assert tapes.played == 1
+    labs.same(*found)
+
+
 def test_it_compiles_for_a_gpu() -> None:
     """What no interpreter says: types that do not fit, what is not known when it is compiled, too much on the chip."""
     script = Path(__file__).with_name("compile_fused.py")
@@ -238,7 +246,7 @@ def test_it_compiles_for_a_gpu() -> None:
     found = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     lines = found.stdout.splitlines()
-    assert len(lines) == 16 + 12
+    assert len(lines) == 24 + 12
     spilled = [int(line.rsplit(": ", 1)[1].removesuffix(" bytes spilled")) for line in lines]
     assert max(spilled) <= 8
 
@@ -274,3 +282,17 @@ def test_the_command_says_so(tmp_path: Path) -> None:
     assert [benches.lines(path / "attempts.jsonl")[0]["kernels"] for path in runs] == [*kernels.NAMES]
     losses = [benches.lines(path / "records.jsonl")[1]["train_loss"] for path in runs]
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-4)
+
+
+def test_launches_are_calls_of_torchs_library() -> None:
+    """What counts calls sees them, with their bytes and operations."""
+    maps, factor = normal(2, 4, 3, 3, seed=1), normal(4, 1, 1, seed=2)
+    found = {call.name: call for call in count(lambda: mixed([[factor]], [Branch(maps)], 2))}
+    assert found["nas_stability::mix"].bytes == 2 * maps.nbytes + 5 * factor.nbytes
+    weights, geometry = normal(6, 2, 3, 3, seed=3), Geometry(1, 1, 2)
+    calls = [
+        count(lambda of=of: of(maps, weights, None, geometry))
+        for of in (torch_convolution, kernels.of("triton-all").convolution)
+    ]
+    ours, theirs = (sum(call.flops for call in every) for every in calls)
+    assert ours == theirs > 0

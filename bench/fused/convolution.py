@@ -8,20 +8,12 @@ that by the kernels is summed over stretches of pixels, then over stretches. Dif
 from typing import Any
 
 import torch
-import triton
 from jaxtyping import Float
 from torch import Tensor
 
 from bench.autodiff import last_derivatives
 from bench.convolution import Channels, Geometry, Kernels, Maps, torch_convolution
-from bench.fused import device_convolution as device
-
-BLOCK = 128
-"""Pixels of a program."""
-LENGTH = 8192
-"""Pixels whose part of the kernels' gradient one program adds up."""
-LEAST, MOST_IN, MOST_OUT = 16, 32, 64
-"""Channels of a product: no fewer than matrix units take, no more than registers hold."""
+from bench.fused import launch
 
 
 def convolution(x: Maps, kernels: Kernels, bias: Channels | None, geometry: Geometry) -> Maps:
@@ -65,44 +57,14 @@ def _turned(kernels: Kernels, groups: int) -> Float[Tensor, "groups_into out_ si
 
 
 def _convolved(x: Maps, taps: Float[Tensor, "taps out into"], bias: Channels | None, groups: int) -> Maps:
-    n, _, height, width = x.shape
-    number, outs, into = taps.shape
-    out, count = outs // groups, n * height * width
-    found = x.new_empty(n, outs, height, width)
-    block_out = block(out, MOST_OUT)
-    with torch.cuda.device_of(x):
-        device.convolve[triton.cdiv(count, BLOCK), groups * triton.cdiv(out, block_out)](
-            found, x, taps, bias, groups, count, HEIGHT=height, WIDTH=width, SIDE=_side(number), INTO=into, OUT=out,
-            BLOCK_IN=block(into, MOST_IN), BLOCK_OUT=block_out, BLOCK=BLOCK, BIASED=bias is not None, **_arithmetic(x),
-        )  # fmt: skip
+    found = x.new_empty(x.shape[0], taps.shape[1], *x.shape[2:])
+    launch.OPS.convolve(found, x, taps, bias, groups)
     return found
 
 
 def _of_kernels(x: Maps, gradient: Maps, kernels: Kernels, groups: int) -> Kernels:
-    n, _, height, width = x.shape
-    outs, into, side, _ = kernels.shape
-    out, count = outs // groups, n * height * width
-    stretches, block_in, block_out = triton.cdiv(count, LENGTH), block(into, MOST_IN), block(out, MOST_OUT)
-    found = x.new_empty(stretches, side * side, outs, into, dtype=torch.promote_types(x.dtype, torch.float32))
-    parts = groups * triton.cdiv(out, block_out) * triton.cdiv(into, block_in)
-    with torch.cuda.device_of(x):
-        device.of_kernels[stretches, side * side, parts](
-            found, gradient, x, groups, count, HEIGHT=height, WIDTH=width, SIDE=side, INTO=into, OUT=out,
-            BLOCK_IN=block_in, BLOCK_OUT=block_out, BLOCK=BLOCK, LENGTH=LENGTH, **_arithmetic(x),
-        )  # fmt: skip
+    out, into, side, _ = kernels.shape
+    wide = torch.promote_types(x.dtype, torch.float32)
+    found = x.new_empty(launch.stretches(x[:, 0].numel()), side * side, out, into, dtype=wide)
+    launch.OPS.of_kernels(found, gradient, x, groups)
     return found.sum(0).permute(1, 2, 0).unflatten(2, (side, side)).to(kernels.dtype)
-
-
-def block(channels: int, most: int) -> int:
-    """Return how many channels a program computes at once."""
-    return min(max(triton.next_power_of_2(channels), LEAST), most)
-
-
-def _side(taps: int) -> int:
-    return round(taps**0.5)
-
-
-def _arithmetic(x: Maps) -> dict[str, Any]:
-    """Return how products round their inputs and what sums are of."""
-    wide = device.tl.float64 if x.dtype == torch.float64 else device.tl.float32
-    return {"PRECISION": "tf32" if torch.backends.cudnn.allow_tf32 else "ieee", "WIDE": wide}

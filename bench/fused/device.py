@@ -3,7 +3,7 @@
 Maps are "n channels pixels", contiguous, one program a channel and a stretch of its images and pixels. E mixtures, the
 edges that leave a node, have K branches each: a wide branch has maps of its own for every edge, "n (replicas edges c)
 pixels", others share theirs, "n (replicas c) pixels". Numbers of a channel stand in tables "edges branches kinds
-channels" whose type is the one that is computed in.
+channels", whose type is the one that is computed in: one with a, μ, b, w, s, one with p, q, r (`bench.fused.mixed`).
 """
 
 from typing import no_type_check
@@ -28,10 +28,10 @@ def _places(item, channel, channels, PIXELS: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def sums(maps, shifts, found, channels, count, PIXELS: tl.constexpr, LENGTH: tl.constexpr, BLOCK: tl.constexpr):
-    """Write Σ(x−s) and Σ(x−s)² of a channel's stretch, s a number near its mean: "2 stretches channels"."""
+def sums(maps, found, channels, count, PIXELS: tl.constexpr, LENGTH: tl.constexpr, BLOCK: tl.constexpr):
+    """Write Σ(x−s) and Σ(x−s)² of a channel's stretch, s its first number: "2 stretches channels"."""
     stretch, channel = tl.program_id(0), tl.program_id(1)
-    shift = tl.load(shifts + channel)
+    shift = tl.load(maps + channel * PIXELS).to(found.dtype.element_ty)
     first = tl.zeros([BLOCK], found.dtype.element_ty)
     second = tl.zeros([BLOCK], found.dtype.element_ty)
     for start in range(stretch * LENGTH, (stretch + 1) * LENGTH, BLOCK):
@@ -48,18 +48,56 @@ def sums(maps, shifts, found, channels, count, PIXELS: tl.constexpr, LENGTH: tl.
 
 @triton.jit
 @no_type_check
+def prepare(
+    table, factors, maps, sums, scales, shifts, channels, count, stretches, EPS,
+    EDGES: tl.constexpr, WIDTH: tl.constexpr, PIXELS: tl.constexpr, WIDE: tl.constexpr, NORMAL: tl.constexpr,
+    SCALED: tl.constexpr, SHIFTED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Write a, μ, b, w and s of every branch of every edge, s = 0 where nothing is normalised."""
+    channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = channel < channels
+    for edge in tl.static_range(EDGES):
+        for k in tl.static_range(len(maps)):
+            at = (edge * len(maps) + k) * channels + channel
+            w = tl.load(factors + at, mask=inside, other=0.0)
+            a, mean, b, inverse = w * 0 + 1, w * 0, w * 0, w * 0
+            if (NORMAL >> k) & 1:
+                own, every = channel, channels
+                if (WIDE >> k) & 1:
+                    own, every = _channel_of(channel, edge, WIDTH, EDGES), channels * EDGES
+                for stretch in range(stretches):
+                    mean += tl.load(sums[k] + stretch * every + own, mask=inside, other=0.0)
+                    inverse += tl.load(sums[k] + (stretches + stretch) * every + own, mask=inside, other=0.0)
+                mean, variance = mean / count, inverse / count
+                inverse = 1 / tl.sqrt(tl.maximum(variance - mean * mean, 0.0) + EPS)
+                mean += tl.load(maps[k] + own * PIXELS, mask=inside, other=0.0).to(w.dtype)
+                a = inverse
+                if (SCALED >> k) & 1:
+                    a = inverse * tl.load(scales[k] + own, mask=inside, other=0.0)
+                if (SHIFTED >> k) & 1:
+                    b = tl.load(shifts[k] + own, mask=inside, other=0.0)
+            to = table + (edge * len(maps) + k) * 5 * channels + channel
+            tl.store(to, a, mask=inside)
+            tl.store(to + channels, mean, mask=inside)
+            tl.store(to + 2 * channels, b, mask=inside)
+            tl.store(to + 3 * channels, w, mask=inside)
+            tl.store(to + 4 * channels, inverse, mask=inside)
+
+
+@triton.jit
+@no_type_check
 def mix(
     outputs, maps, table, channels, count,
     WIDTH: tl.constexpr, PIXELS: tl.constexpr, WIDE: tl.constexpr, RELU: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Write Σₖ wₖ·φₖ(aₖ(xₖ−μₖ)+bₖ) of every edge; the table has a, μ, b, w, and φ is ReLU where its bit is set."""
+    """Write Σₖ wₖ·φₖ(aₖ(xₖ−μₖ)+bₖ) of every edge; φ is ReLU where its bit is set."""
     channel = tl.program_id(1)
     item = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = item < count
     for edge in tl.static_range(len(outputs)):
         total = tl.zeros([BLOCK], table.dtype.element_ty)
         for k in tl.static_range(len(maps)):
-            at = table + (edge * len(maps) + k) * 4 * channels + channel
+            at = table + (edge * len(maps) + k) * 5 * channels + channel
             a, mean, b, w = tl.load(at), tl.load(at + channels), tl.load(at + 2 * channels), tl.load(at + 3 * channels)
             if (WIDE >> k) & 1:
                 own = _channel_of(channel, edge, WIDTH, len(outputs))
@@ -83,13 +121,13 @@ def dots(
 ):  # fmt: skip
     """Write Σ gm and Σ gm(x−μ) of a channel's stretch, m = φ': "stretches edges branches 2 channels".
 
-    Only of branches whose bit in WANTED is set, the former only where that in NORMAL is; the table has a, μ, b.
+    Only of branches whose bit in WANTED is set, the former only where that in NORMAL is.
     """
     stretch, channel = tl.program_id(0), tl.program_id(1)
     for edge in tl.static_range(len(gradients)):
         for k in tl.static_range(len(maps)):
             if (WANTED >> k) & 1:
-                at = table + (edge * len(maps) + k) * 3 * channels + channel
+                at = table + (edge * len(maps) + k) * 5 * channels + channel
                 a, mean, b = tl.load(at), tl.load(at + channels), tl.load(at + 2 * channels)
                 first = tl.zeros([BLOCK], found.dtype.element_ty)
                 second = tl.zeros([BLOCK], found.dtype.element_ty)
@@ -114,14 +152,64 @@ def dots(
 
 @triton.jit
 @no_type_check
+def conclude(
+    slopes, of_factors, of_scales, of_shifts, table, dots, channels, count, stretches,
+    EDGES: tl.constexpr, WIDTH: tl.constexpr, WIDE: tl.constexpr, NORMAL: tl.constexpr, WANTED: tl.constexpr,
+    SCALED: tl.constexpr, SHIFTED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Write p, q, r of every branch of every edge, and the gradients of factors, scales and shifts.
+
+    S and T are 0 where they were not asked for; scales and shifts get a gradient where their bit is set.
+    """
+    channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = channel < channels
+    for k in tl.static_range(len(of_scales)):
+        to_scale = tl.zeros([BLOCK], table.dtype.element_ty)
+        to_shift = tl.zeros([BLOCK], table.dtype.element_ty)
+        for edge in tl.static_range(EDGES):
+            row = edge * len(of_scales) + k
+            at = table + row * 5 * channels + channel
+            a = tl.load(at, mask=inside, other=0.0)
+            b = tl.load(at + 2 * channels, mask=inside, other=0.0)
+            w = tl.load(at + 3 * channels, mask=inside, other=0.0)
+            inverse = tl.load(at + 4 * channels, mask=inside, other=0.0)
+            s, t = w * 0, w * 0
+            if (WANTED >> k) & 1:
+                for stretch in range(stretches):
+                    of = dots + (stretch * EDGES * len(of_scales) + row) * 2 * channels + channel
+                    if (NORMAL >> k) & 1:
+                        s += tl.load(of, mask=inside, other=0.0)
+                    t += tl.load(of + channels, mask=inside, other=0.0)
+            p, to = w * a, slopes + row * 3 * channels + channel
+            tl.store(to, p, mask=inside)
+            tl.store(to + channels, -p * inverse * inverse * t / count, mask=inside)
+            tl.store(to + 2 * channels, -p * s / count, mask=inside)
+            tl.store(of_factors + row * channels + channel, a * t + b * s, mask=inside)
+            to_scale += w * inverse * t
+            to_shift += w * s
+            if (WIDE >> k) & 1:
+                own = _channel_of(channel, edge, WIDTH, EDGES)
+                if (SCALED >> k) & 1:
+                    tl.store(of_scales[k] + own, w * inverse * t, mask=inside)
+                if (SHIFTED >> k) & 1:
+                    tl.store(of_shifts[k] + own, w * s, mask=inside)
+        if ((WIDE >> k) & 1) == 0:
+            if (SCALED >> k) & 1:
+                tl.store(of_scales[k] + channel, to_scale, mask=inside)
+            if (SHIFTED >> k) & 1:
+                tl.store(of_shifts[k] + channel, to_shift, mask=inside)
+
+
+@triton.jit
+@no_type_check
 def backward(
-    found, gradients, maps, table, channels, count,
+    found, gradients, maps, table, slopes, channels, count,
     WIDTH: tl.constexpr, PIXELS: tl.constexpr, WIDE: tl.constexpr, RELU: tl.constexpr, WANTED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Write the gradients of the maps, p·gm + q(x−μ) + r, summed over the edges that share them.
 
-    Only of branches whose bit in WANTED is set; the table has a, μ, b, p, q, r.
+    Only of branches whose bit in WANTED is set.
     """
     channel = tl.program_id(1)
     item = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -131,9 +219,10 @@ def backward(
         if (WANTED >> k) & 1:
             total = tl.zeros([BLOCK], table.dtype.element_ty)
             for edge in tl.static_range(len(gradients)):
-                at = table + (edge * len(maps) + k) * 6 * channels + channel
+                at = table + (edge * len(maps) + k) * 5 * channels + channel
                 a, mean, b = tl.load(at), tl.load(at + channels), tl.load(at + 2 * channels)
-                p, q, r = tl.load(at + 3 * channels), tl.load(at + 4 * channels), tl.load(at + 5 * channels)
+                at = slopes + (edge * len(maps) + k) * 3 * channels + channel
+                p, q, r = tl.load(at), tl.load(at + channels), tl.load(at + 2 * channels)
                 g = tl.load(gradients[edge] + narrow, mask=inside, other=0.0).to(a.dtype)
                 place = narrow
                 if (WIDE >> k) & 1:
