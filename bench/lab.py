@@ -13,7 +13,6 @@ from bench.layers import settle
 from bench.replay import Recorder
 from bench.rng import torch_stream
 from bench.spaces.base import NetworkSize, Space
-from bench.supernet.common import Network
 from searchers._relax import cross_entropy
 from searchers.base import (
     Batch,
@@ -61,8 +60,7 @@ class Lab:
     def build(self, options: SupernetOptions) -> Supernet:
         network = self.space.supernet(self.size, self.replicas, options)
         assert isinstance(network, nn.Module)
-        assert isinstance(network, Network)
-        network.once = self.kernels
+        network.once = self.kernels  # type: ignore[assignment]
         network.to(dtype=self.dtype)
         settle(network, self.stream("weights", 0), self.device)
         return network
