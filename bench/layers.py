@@ -131,7 +131,7 @@ def branch(modules: Sequence[ConvNorm], x: Folded, flow: Flow, wide: bool = Fals
 def rectified(modules: Sequence[ConvNorm], x: Folded, flow: Flow) -> Folded:
     """Return what is positive of the maps that `together` returns."""
     if flow.kernels.mixed is None:
-        return flow.relu(together(modules, x, flow))
+        return flow.relu(modules[0](x, flow) if len(modules) == 1 else together(modules, x, flow))
     found = branch(modules, x, flow, relu=True)
     one = x.new_ones(1, 1, 1, dtype=torch.promote_types(x.dtype, torch.float32))
     return flow.kernels.mixed([[one]], [found], flow.replicas)[0]

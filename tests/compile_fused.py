@@ -61,7 +61,7 @@ def convolutions() -> None:
             constants = {
                 **{"HEIGHT": width, "WIDTH": width, "SIDE": side, "INTO": into, "OUT": out, "BIASED": True},
                 **{"BLOCK_IN": launch.block(into, launch.MOST_IN), "BLOCK_OUT": launch.block(out, launch.MOST_OUT)},
-                **{"BLOCK": launch.PIXELS, "LENGTH": launch.LENGTH, "PRECISION": precision, "WIDE": tl.float32},
+                **{"BLOCK": launch.PIXELS, "LENGTH": launch.PIXELS_ADDED, "PRECISION": precision, "WIDE": tl.float32},
             }
             about = f"{side}×{side}, {into} to {out} channels, {kind} {precision}"
             maps = dict.fromkeys(("outputs", "maps", "kernels", "bias"), kind) | counts
@@ -86,8 +86,8 @@ def mixtures() -> None:
             about = f"{edges} mixtures, {branches} branches, {kind}"
             report(device.sums, {**types, "maps": kind}, constants, about)
             report(device.backward, {**types, "found": (kind,) * branches}, constants, about)
-            for kernel in (device.mix, device.dots):
-                report(kernel, types, constants, about)
+            report(device.mix, types, constants, about)
+            report(device.dots, types, {**constants, "BLOCK": launch.DOTS}, about)
             for kernel in (device.prepare, device.conclude):
                 report(kernel, types, {**constants, "BLOCK": launch.CHANNELS}, about)
 

@@ -15,11 +15,14 @@ from bench.autodiff import last_derivatives
 from bench.convolution import Channels, Geometry, Kernels, Maps, torch_convolution
 from bench.fused import launch
 
+FEWEST = 8
+"""Input channels that make a product of matrix units worth it, which are 16 wide; an image has 3."""
+
 
 def convolution(x: Maps, kernels: Kernels, bias: Channels | None, geometry: Geometry) -> Maps:
     """Convolve the channels of every group with its own kernels; cheap to differentiate once."""
     side = kernels.shape[-1]
-    if geometry.stride != 1 or geometry.padding != side // 2 or side % 2 == 0:
+    if kernels.shape[1] < FEWEST or geometry.stride != 1 or geometry.padding != side // 2 or side % 2 == 0:
         return torch_convolution(x, kernels, bias, geometry)
     found: Maps = _Convolve.apply(x.contiguous(), kernels, bias, geometry.groups)
     return found
@@ -65,6 +68,7 @@ def _convolved(x: Maps, taps: Float[Tensor, "taps out into"], bias: Channels | N
 def _of_kernels(x: Maps, gradient: Maps, kernels: Kernels, groups: int) -> Kernels:
     out, into, side, _ = kernels.shape
     wide = torch.promote_types(x.dtype, torch.float32)
-    found = x.new_empty(launch.stretches(x[:, 0].numel()), side * side, out, into, dtype=wide)
+    stretches = launch.stretches(x[:, 0].numel(), launch.PIXELS_ADDED)
+    found = x.new_empty(stretches, side * side, out, into, dtype=wide)
     launch.OPS.of_kernels(found, gradient, x, groups)
     return found.sum(0).permute(1, 2, 0).unflatten(2, (side, side)).to(kernels.dtype)

@@ -15,10 +15,12 @@ from bench.fused import device, device_convolution
 
 BLOCK = 1024
 """Numbers of a channel that one program of a mixed operation computes."""
+DOTS = 512
+"""The same where all sums of a node are held at once."""
 PIXELS = 128
 """Pixels that one program of a convolution computes at once."""
-LENGTH = 8192
-"""Numbers or pixels that one program adds up."""
+LENGTH, PIXELS_ADDED = 8192, 2048
+"""Numbers of a channel, and pixels of a convolution, that one program adds up."""
 LEAST, MOST_IN, MOST_OUT = 16, 32, 64
 """Channels of a convolution's product: no fewer than matrix units take, no more than registers hold."""
 
@@ -40,9 +42,9 @@ SCHEMAS = (
 """Flags of mixed operations: channels of a replica, edges, then bits of the branches: wide, with a ReLU, normalised."""
 
 
-def stretches(count: int) -> int:
+def stretches(count: int, length: int = LENGTH) -> int:
     """Return how many programs add up so many numbers."""
-    return int(triton.cdiv(count, LENGTH))
+    return int(triton.cdiv(count, length))
 
 
 def sums(maps: Tensor, found: Tensor) -> None:
@@ -50,7 +52,7 @@ def sums(maps: Tensor, found: Tensor) -> None:
     (n, channels), pixels = maps.shape[:2], maps.shape[2:].numel()
     constants = {"PIXELS": pixels, "LENGTH": LENGTH, "BLOCK": BLOCK}
     with torch.cuda.device_of(maps):
-        device.sums[found.shape[1], channels](maps, found, channels, n * pixels, **constants)
+        device.sums[channels, found.shape[1]](maps, found, channels, n * pixels, **constants)
 
 
 def prepare(
@@ -70,9 +72,9 @@ def prepare(
     given = [[factors if part is None else part for part in parts] for parts in (scales, shifts)]
     there = [sum(1 << k for k, part in enumerate(parts) if part is not None) for parts in (scales, shifts)]
     constants = {"EDGES": edges, "WIDTH": width, "WIDE": wide, "NORMAL": normal, "PIXELS": maps[0].shape[2:].numel()}
-    constants |= {"SCALED": there[0], "SHIFTED": there[1], "BLOCK": CHANNELS}
+    constants |= {"SCALED": there[0], "SHIFTED": there[1], "BLOCK": CHANNELS, "num_warps": 2}
     with torch.cuda.device_of(table):
-        device.prepare[(triton.cdiv(table.shape[-1], CHANNELS),)](
+        device.prepare[triton.cdiv(table.shape[-1], CHANNELS), edges](
             table, factors, tuple(maps), tuple(sums), *map(tuple, given), table.shape[-1], count,
             stretches, eps, **constants,
         )  # fmt: skip
@@ -86,7 +88,7 @@ def mix(outputs: Sequence[Tensor], maps: Sequence[Tensor], table: Tensor, flags:
     """Write the mixtures."""
     count, channels, constants = _mixed(outputs[0], table, flags)
     with torch.cuda.device_of(table):
-        device.mix[triton.cdiv(count, BLOCK), channels](
+        device.mix[channels, triton.cdiv(count, BLOCK)](
             tuple(outputs), tuple(maps), table, channels, count, **constants
         )
 
@@ -96,9 +98,9 @@ def dots(
 ) -> None:
     """Write "stretches edges branches 2 channels" of the branches that the last of the flags names."""
     count, channels, constants = _mixed(gradients[0], table, flags)
-    constants |= {"WANTED": flags[5], "NORMAL": flags[4], "LENGTH": LENGTH}
+    constants |= {"WANTED": flags[5], "NORMAL": flags[4], "LENGTH": LENGTH, "BLOCK": DOTS}
     with torch.cuda.device_of(table):
-        device.dots[found.shape[0], channels](tuple(gradients), tuple(maps), table, found, channels, count, **constants)
+        device.dots[channels, found.shape[0]](tuple(gradients), tuple(maps), table, found, channels, count, **constants)
 
 
 def conclude(
@@ -114,9 +116,9 @@ def conclude(
     """Write "edges branches 3 channels", and gradients; of whose scales and shifts the last of the flags say."""
     width, edges, wide, _, normal, wanted, scaled, shifted = flags
     constants = {"EDGES": edges, "WIDTH": width, "WIDE": wide, "NORMAL": normal, "WANTED": wanted}
-    constants |= {"SCALED": scaled, "SHIFTED": shifted, "BLOCK": CHANNELS}
+    constants |= {"SCALED": scaled, "SHIFTED": shifted, "BLOCK": CHANNELS, "num_warps": 2}
     with torch.cuda.device_of(table):
-        device.conclude[(triton.cdiv(table.shape[-1], CHANNELS),)](
+        device.conclude[triton.cdiv(table.shape[-1], CHANNELS), len(of_scales)](
             slopes, of_factors, tuple(of_scales), tuple(of_shifts), table, dots, table.shape[-1], count, dots.shape[0],
             **constants,
         )  # fmt: skip
@@ -133,7 +135,7 @@ def backward(
     """Write the gradients of the maps that the last of the flags names."""
     count, channels, constants = _mixed(gradients[0], table, flags)
     with torch.cuda.device_of(table):
-        device.backward[triton.cdiv(count, BLOCK), channels](
+        device.backward[channels, triton.cdiv(count, BLOCK)](
             tuple(found), tuple(gradients), tuple(maps), table, slopes, channels, count, WANTED=flags[5], **constants
         )
 
@@ -162,7 +164,7 @@ def of_kernels(found: Tensor, gradients: Tensor, maps: Tensor, groups: int) -> N
     blocks = triton.cdiv(outs // groups, constants["BLOCK_OUT"]) * triton.cdiv(into, constants["BLOCK_IN"])
     with torch.cuda.device_of(maps):
         device_convolution.of_kernels[count, number, groups * blocks](
-            found, gradients, maps, groups, maps[:, 0].numel(), LENGTH=LENGTH, **constants
+            found, gradients, maps, groups, maps[:, 0].numel(), LENGTH=PIXELS_ADDED, **constants
         )
 
 
