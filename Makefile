@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EPOCHS ?= 100
-SEEDS ?= 0:2
+SEEDS ?= 0:3
 
 ifneq ($(wildcard ../shared/data),)
 NAS_STABILITY_DATA ?= $(abspath ../shared/data)
@@ -27,6 +27,7 @@ demo: env
 		--methods sdarts_adv,ms_darts,darts,pc_darts,gdas,sdarts_rs,rdarts_l2,random_ws
 	$(BIN)/python -m analysis.figures --where epochs=$(EPOCHS)
 	$(BIN)/python -m analysis.tables --where epochs=$(EPOCHS)
+	$(BIN)/python -m analysis.predict --where epochs=$(EPOCHS)
 
 # Everything at the embedded size, then three parts at the papers' width (docs/speed.md).
 bench: env

@@ -232,13 +232,13 @@ def test_products_with_the_hessian_and_observers_have_torchs_own() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("name", ["darts", "pc_darts", "spos"])
+@pytest.mark.parametrize("name", ["darts", "spos"])
 def test_searches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first steps, to rounding."""
     outermost(monkeypatch)
     found = []
     for kind in kernels.NAMES:
-        lab = dataclasses.replace(labs.make(), kernels=kernels.of(kind))
+        lab = dataclasses.replace(labs.make(seeds=(0,)), kernels=kernels.of(kind))
         searcher = labs.start(registry.METHODS[name], lab)
         losses = [searcher.step(batches) for batches in labs.steps(lab, searcher.policy, 2)]
         found.append(labs.outcome(searcher, losses))
