@@ -10,7 +10,9 @@ in mixing weights; `analysis.stability`) and statistic:
 
 The partial correlations hold the entropy of the choices at the end of the search constant, because a saturated row
 lowers λ in logits by itself: r_xy·z = (r_xy − r_xz r_yz) / √((1 − r_xz²)(1 − r_yz²)) of the rank correlations.
-Intervals are percentile bootstrap intervals. Nothing is stated below `FEWEST_SEEDS` runs (methods, for `between`).
+Those of three runs are ±1 whatever was measured. Intervals are percentile bootstrap intervals.
+Nothing is stated below `FEWEST_SEEDS` runs (methods, for `between`), or below one more for a partial correlation, and
+no interval over the seeds of one method below `FEWEST_FOR_INTERVAL`, whose resamples are mostly two or three seeds.
 
 Sources: M. Kendall (1942), Partial rank correlation; F. Schmidt, J. Hunter (2015), Methods of Meta-Analysis, chapter 3
 (the weighted mean).
@@ -39,6 +41,7 @@ from analysis.stats import percentiles
 MEASURES = ("lambda_level", "lambda_slope", "lambda_ratio", "simplex_level", "simplex_slope", "simplex_ratio")
 OUTCOME, GIVEN = "final_regret_test", "entropy_final"
 RESAMPLES = 1000
+FEWEST_FOR_INTERVAL = 5
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ def predictions(runs: pd.DataFrame, rng: np.random.Generator) -> list[Prediction
         for measure in MEASURES:
             for name, (statistic, given) in STATISTICS.items():
                 methods = _methods(part, [measure, OUTCOME, *given])
-                found += [Prediction(space, measure, name, *row) for row in _scopes(methods, statistic, rng)]
+                least = FEWEST_SEEDS + len(given)
+                found += [Prediction(space, measure, name, *row) for row in _scopes(methods, statistic, least, rng)]
     return found
 
 
@@ -97,8 +101,8 @@ def _methods(part: pd.DataFrame, columns: Sequence[str]) -> dict[str, Runs]:
 Row = tuple[str, float, float, float, int, str]
 
 
-def _scopes(methods: dict[str, Runs], statistic: Correlation, rng: np.random.Generator) -> list[Row]:
-    enough = [runs for runs in methods.values() if len(runs) >= FEWEST_SEEDS]
+def _scopes(methods: dict[str, Runs], statistic: Correlation, least: int, rng: np.random.Generator) -> list[Row]:
+    enough = [runs for runs in methods.values() if len(runs) >= least]
     every = list(methods.values())
     weights = np.array([len(runs) for runs in enough], np.float64)
 
@@ -108,33 +112,45 @@ def _scopes(methods: dict[str, Runs], statistic: Correlation, rng: np.random.Gen
     def together(groups: Sequence[Runs]) -> Float[np.ndarray, "..."]:
         return statistic(np.concatenate(list(groups), axis=-2))
 
-    rows = [_row(label, [runs], together, rng) for label, runs in methods.items()]
-    rows.append(_row("within", enough, within, rng))
-    rows.append(_between(every, statistic, rng))
-    whole = _row("all runs", every, together, rng)
-    if len(enough) < len(every):  # seeds of a method that has one or two cannot be resampled
-        whole = (*whole[:2], np.nan, np.nan, *whole[4:])
+    rows = [_alone(_row(label, [runs], together, least, rng)) for label, runs in methods.items()]
+    rows.append(_row("within", enough, within, least, rng))
+    rows.append(_between(every, statistic, least, rng))
+    whole = _row("all runs", every, together, least, rng)
+    if any(len(runs) < FEWEST_SEEDS for runs in every):
+        whole = _without_interval(whole, "seeds of a method that has one or two cannot be resampled")
     return [*rows, whole]
+
+
+def _alone(row: Row) -> Row:
+    """Return a method's correlation without an interval that its seeds are too few for."""
+    n = row[4]
+    few = n < FEWEST_FOR_INTERVAL and not np.isnan(row[2])
+    return _without_interval(row, f"{n} seeds: no interval below {FEWEST_FOR_INTERVAL}") if few else row
+
+
+def _without_interval(row: Row, why: str) -> Row:
+    return (*row[:2], np.nan, np.nan, row[4], row[5] or why)
 
 
 def _row(
     scope: str,
     groups: list[Runs],
     value: Callable[[Sequence[Runs]], Float[np.ndarray, "..."]],
+    least: int,
     rng: np.random.Generator,
 ) -> Row:
     """Return a correlation whose interval resamples seeds within methods."""
     n = sum(map(len, groups))
-    if n < FEWEST_SEEDS:
-        return _nothing(scope, n)
+    if n < least:
+        return _nothing(scope, n, least)
     return _stated(scope, float(value(groups)), value([_seeds(runs, RESAMPLES, rng) for runs in groups]), n)
 
 
-def _between(groups: list[Runs], statistic: Correlation, rng: np.random.Generator) -> Row:
+def _between(groups: list[Runs], statistic: Correlation, least: int, rng: np.random.Generator) -> Row:
     """Return the correlation of the methods' means, whose interval resamples methods, and seeds within them."""
     n = len(groups)
-    if n < FEWEST_SEEDS:
-        return _nothing("between", n)
+    if n < least:
+        return _nothing("between", n, least)
     chosen = rng.integers(n, size=(RESAMPLES, n))
     means = np.stack([_seeds(runs, RESAMPLES * n, rng).mean(axis=-2) for runs in groups])
     draws = means[chosen, np.arange(RESAMPLES * n).reshape(RESAMPLES, n)]
@@ -146,8 +162,8 @@ def _seeds(runs: Runs, draws: int, rng: np.random.Generator) -> Runs:
     return runs[rng.integers(len(runs), size=(draws, len(runs)))]
 
 
-def _nothing(scope: str, n: int) -> Row:
-    return scope, np.nan, np.nan, np.nan, n, f"{n}: nothing is stated below {FEWEST_SEEDS}"
+def _nothing(scope: str, n: int, least: int) -> Row:
+    return scope, np.nan, np.nan, np.nan, n, f"{n}: nothing is stated below {least}"
 
 
 def _stated(scope: str, value: float, draws: Float[np.ndarray, " draws"], n: int) -> Row:
@@ -211,7 +227,8 @@ CAPTION = (
     f"{WINDOW} epochs that have it; lambda_slope: least-squares slope of λ over the epochs; lambda_ratio: mean |λ| of "
     f"the last {WINDOW} over the first {WINDOW} after epoch 0. simplex_…: the same in mixing weights, of the last "
     "value, the slope, and the last over the first. A dash: not enough runs or epochs, or a quantity that does not "
-    f"vary; no interval over all runs where a method has fewer than {FEWEST_SEEDS} seeds. Of "
+    f"vary; no interval over all runs where a method has fewer than {FEWEST_SEEDS} seeds, nor over the seeds of a "
+    f"method that has fewer than {FEWEST_FOR_INTERVAL}. Of "
     f"{len(MEASURES) * len(STATISTICS)} numbers a space some intervals leave out 0 by chance."
 )
 

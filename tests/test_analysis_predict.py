@@ -88,6 +88,24 @@ def test_two_seeds_of_a_method_have_no_interval() -> None:
     assert np.isnan([one.low, one.high]).all()
 
 
+def test_three_seeds_have_no_partial_correlation() -> None:
+    """It is 1 or −1 whatever they are; four have one."""
+    three, four = ({name: rng().normal(size=(n, 3)) for name in "abcd"} for n in (3, 4))
+    for scope in ("a", "within"):
+        one, other = (only(predict.predictions(study(r), rng()), scope, "partial Spearman") for r in (three, four))
+        assert np.isnan(one.value)
+        assert np.isfinite(other.value)
+        assert "nothing is stated below 4" in one.note
+
+
+def test_a_method_of_four_seeds_has_no_interval_of_its_own() -> None:
+    four, five = ({"a": rng().normal(size=(n, 3))} for n in (4, 5))
+    one, other = (only(predict.predictions(study(runs), rng()), "a") for runs in (four, five))
+    assert np.isfinite([one.value, other.value, other.low, other.high]).all()
+    assert np.isnan([one.low, one.high]).all()
+    assert one.note == "4 seeds: no interval below 5"
+
+
 def test_nothing_is_left_given_itself() -> None:
     runs = rng().normal(size=(9, 2))
     assert np.isnan(predict.partial(np.column_stack([runs, runs[:, 0]]), predict.spearman))
