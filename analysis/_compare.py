@@ -41,6 +41,18 @@ class Limits:
     seeds: int = 24
     permutations: int = 99_999
 
+    def __post_init__(self) -> None:
+        for name, fits, expected in (
+            ("alpha", 0 < self.alpha < 1, "a probability between 0 and 1"),
+            ("factor", 1 < self.factor < math.inf, "a factor of more than 1"),
+            ("regret", 0 <= self.regret < 1, "a fraction from 0 to 1"),
+            ("share", 0 <= self.share < 1, "a fraction from 0 to 1"),
+            ("seeds", self.seeds >= 1, "at least one seed"),
+            ("permutations", self.permutations >= 1, "at least one permutation"),
+        ):
+            if not fits:
+                raise ValueError(f"expected {expected} for {name}, got {getattr(self, name):g}")
+
 
 @dataclass(frozen=True)
 class Quantity:

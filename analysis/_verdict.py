@@ -12,9 +12,14 @@ WORDS = {0: "agrees with the baseline", 1: "regression", 2: "not comparable"}
 def markdown(verdict: Verdict) -> str:
     """Return one table of all findings, what could not be compared, and the rule."""
     parts = [f"### Regression check: {WORDS[verdict.code]}"]
+    unsure = {(one.space, one.label) for one in verdict.problems}
     if verdict.findings:
         header = ("", "space", "method", "quantity", "baseline", "now", "change", "p (Holm)", "seeds")
-        lines = [header, ("---",) * len(header), *(_row(finding) for finding in verdict.findings)]
+        lines = [
+            header,
+            ("---",) * len(header),
+            *(_row(one, (one.space, one.label) in unsure) for one in verdict.findings),
+        ]
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
     problems = [f"- {one.label} on {one.space}: not comparable: {one.reason}" for one in verdict.problems]
     parts += ["\n".join(problems)] if problems else []
@@ -32,8 +37,16 @@ def rule(verdict: Verdict) -> str:
     )
 
 
-def _row(one: Finding) -> tuple[str, ...]:
-    mark = "**changed**" if one.changed else "not tested" if math.isnan(one.p_holm) else "agrees"
+def _mark(one: Finding, undecided: bool) -> str:
+    if one.changed:
+        return "**changed**"
+    if math.isnan(one.p_holm):
+        return "not tested"
+    return "undecided" if undecided and one.varies else "agrees"
+
+
+def _row(one: Finding, undecided: bool) -> tuple[str, ...]:
+    mark = _mark(one, undecided)
     seeds = f"{one.n_after}, paired" if one.paired else f"{one.n_after} against {one.n_before}"
     values = (shown(one, one.before), shown(one, one.after), change(one))
     return mark, one.space, one.label, one.quantity.title, *values, f"{one.p_holm:.2g}", seeds

@@ -29,24 +29,27 @@ class Written:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.kinds: dict[str, str] = {}
+        self.names: set[str] = set()
+        self.kinds: set[str] = set()
 
     def note(self, kind: str, paths: Iterable[Path]) -> list[Path]:
-        """Note files of the folder that have just been written, and return them."""
+        """Note the files of a kind that have just been written, perhaps none, and return them."""
         found = list(paths)
         entries = {path.name: {"kind": kind, "sha256": _digest(path)} for path in found}
-        self.kinds |= dict.fromkeys(entries, kind)
-        _save(self.folder, _entries(self.folder) | entries)
+        self.kinds.add(kind)
+        self.names |= entries.keys()
+        if entries:
+            _save(self.folder, _entries(self.folder) | entries)
         return found
 
     def remove_stale(self) -> None:
         """Remove what earlier calls wrote of the kinds that this call has written, and say so."""
         entries, removed = _entries(self.folder), []
         for name, entry in sorted(entries.items()):
-            if name not in self.kinds and entry["kind"] in self.kinds.values():
+            if name not in self.names and entry["kind"] in self.kinds:
                 del entries[name]
                 removed += _remove(self.folder / name, entry["sha256"])
-        if self.kinds:
+        if self.names or removed:
             _save(self.folder, entries)
         if removed:
             log.warning("removed from %s what an earlier call wrote: %s", self.folder, ", ".join(removed))

@@ -183,8 +183,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = _parser().parse_args(arguments)
-    limits = replace(Limits(), permutations=options.permutations)
     try:
+        limits = replace(Limits(), permutations=options.permutations)
+        if options.repeats < 1:
+            raise ValueError(f"expected at least one check for --repeats, got {options.repeats}")
         measured = pools(_command.selected(options))
     except ValueError as error:
         sys.stderr.write(f"analysis.calibrate: {error}\n")

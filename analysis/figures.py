@@ -49,6 +49,7 @@ TABULAR = "incumbents"
 """The figure of table-only search, whose records are of another kind: all of it when there are any."""
 
 ON_REQUEST = ("lambda_legacy",)
+DEFAULT = tuple(name for name in FIGURES if name not in ON_REQUEST)
 """Drawn by name only."""
 
 Parts = Mapping[str, pd.DataFrame]
@@ -135,7 +136,7 @@ def _possible(names: Sequence[str], parts: Parts) -> list[tuple[str, str]]:
     """
     found, reasons = [], dict[str, str]()
     for suffix, part in parts.items():
-        for name in names or [name for name in FIGURES if name not in ON_REQUEST]:
+        for name in names or DEFAULT:
             try:
                 pages(name, part)
             except ValueError as error:
@@ -161,7 +162,10 @@ def _written(options: argparse.Namespace) -> Iterator[Path]:
     written = Written(options.out)
     if own or not (tables or (found and not (options.results / "runs").is_dir())):
         parts = _command.selected_by_dataset(options)
-        for name, suffix in _possible(own, parts):
+        possible = _possible(own, parts)
+        for name in {*(own or DEFAULT)} - {name for name, _ in possible}:
+            written.note(f"figure {name}", [])  # what an earlier call drew of it is not of these runs
+        for name, suffix in possible:
             yield from written.note(f"figure {name}", write(name, parts[suffix], options.out / f"{name}{suffix}"))
     if tables or found:
         yield from written.note(f"figure {TABULAR}", _written_incumbents(found, options, needed=tables))

@@ -4,7 +4,8 @@ Positive: larger λ goes with larger regret. For every space, measure of λ (lev
 in mixing weights; `analysis.stability`) and statistic:
 
     <label>     over the seeds of one method; seeds are resampled
-    within      mean of the methods' correlations, weighted by their number of seeds; seeds are resampled within methods
+    within      mean of the methods' correlations, where they have one, weighted by their number of seeds; seeds are
+                resampled within methods
     between     over the methods' means; methods are resampled, and seeds within them
     all runs    over all runs together; seeds are resampled within methods
 
@@ -102,7 +103,7 @@ Row = tuple[str, float, float, float, int, str]
 
 
 def _scopes(methods: dict[str, Runs], statistic: Correlation, least: int, rng: np.random.Generator) -> list[Row]:
-    enough = [runs for runs in methods.values() if len(runs) >= least]
+    enough = [runs for runs in methods.values() if len(runs) >= least and np.isfinite(statistic(runs))]
     every = list(methods.values())
     weights = np.array([len(runs) for runs in enough], np.float64)
 
@@ -169,7 +170,7 @@ def _nothing(scope: str, n: int, least: int) -> Row:
 def _stated(scope: str, value: float, draws: Float[np.ndarray, " draws"], n: int) -> Row:
     """Return one correlation with its interval; draws in which it does not exist are left out."""
     if np.isnan(value):
-        return scope, np.nan, np.nan, np.nan, n, "a quantity does not vary"
+        return scope, np.nan, np.nan, np.nan, n, "a quantity does not vary, or has the ranks of another"
     if np.isfinite(draws).mean() < 0.5:
         return scope, value, np.nan, np.nan, n, "no interval: in most resamples a quantity does not vary"
     return scope, value, *percentiles(draws, value), n, ""

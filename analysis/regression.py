@@ -46,8 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    limits = _limits(options)
+    if not options.baseline.is_file():
+        raise ValueError(f"expected a baseline file, got {options.baseline}; write one with --update")
     before = _wanted(_baseline.load(options.baseline), options)
-    verdict = _compare.compare(before, _measured(options), _limits(options), generator())
+    verdict = _compare.compare(before, _measured(options), limits, generator())
     _files.put(options.out / "junit.xml", _verdict.junit(verdict))
     _files.put(options.out / "verdict.json", _verdict.as_json(verdict))
     _files.put(options.out / "summary.md", _verdict.markdown(verdict))
@@ -110,17 +113,8 @@ def _parser() -> argparse.ArgumentParser:
     default = _compare.Limits()
     for name, words in LIMITS.items():
         value = getattr(default, name)
-        kind = _probability if name == "alpha" else type(value)
-        parser.add_argument(f"--{name}", type=kind, default=value, help=f"{words}; default: {value:g}")
+        parser.add_argument(f"--{name}", type=type(value), default=value, help=f"{words}; default: {value:g}")
     return parser
-
-
-def _probability(text: str) -> float:
-    """Return a probability at which a test decides anything: neither 0 nor 1."""
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"expected a probability between 0 and 1, got {text}")
-    return value
 
 
 LIMITS = {

@@ -7,6 +7,8 @@ WRONG = 2
 """Exit code of a mistake in what was asked for."""
 SEEDS = 2**31
 """Seeds are below this: every reader of records can hold them."""
+MOST = 1_000_000
+"""Seeds of one command."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,14 +33,14 @@ def seeds_of(value: Any) -> tuple[int, ...]:
     """
     try:
         if isinstance(value, str) and ":" in value:
-            first, last = value.split(":")
-            found = tuple(range(int(first or 0), int(last)))
+            first, last = (int(part or 0) for part in value.split(":"))
+            found = tuple(range(first, last)) if last - first <= MOST else ()
         else:
             found = tuple(int(str(part)) for part in (value if isinstance(value, list) else str(value).split(",")))
     except ValueError:
         found = ()
     if not found or min(found) < 0 or max(found) >= SEEDS or len(set(found)) != len(found):
-        raise ValueError(f"expected seeds like 0:4 or 0,2,5, below 2³¹, got {value!r}")
+        raise ValueError(f"expected seeds like 0:4 or 0,2,5, below 2³¹, at most {MOST:,} of them, got {value!r}")
     return found
 
 

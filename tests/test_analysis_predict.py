@@ -106,6 +106,11 @@ def test_a_method_of_four_seeds_has_no_interval_of_its_own() -> None:
     assert one.note == "4 seeds: no interval below 5"
 
 
+def test_within_counts_the_runs_that_it_averages() -> None:
+    methods = {"a": rng().normal(size=(5, 3)), "flat": np.ones((5, 3))}
+    assert only(predict.predictions(study(methods), rng()), "within").n == 5
+
+
 def test_nothing_is_left_given_itself() -> None:
     runs = rng().normal(size=(9, 2))
     assert np.isnan(predict.partial(np.column_stack([runs, runs[:, 0]]), predict.spearman))
@@ -155,7 +160,7 @@ def test_an_interval_covers_the_correlation_and_shrinks() -> None:
 
 def test_too_few_runs_and_constants_say_why() -> None:
     found = predict.predictions(study({"a": np.ones((5, 3)), "b": np.full((2, 3), np.nan)}), rng())
-    assert only(found, "a").note == "a quantity does not vary"
+    assert only(found, "a").note == "a quantity does not vary, or has the ranks of another"
     empty = study({"a": rng().normal(size=(2, 3))})
     assert only(predict.predictions(empty, rng()), "a").note == "2: nothing is stated below 3"
 

@@ -312,14 +312,31 @@ def test_errors_exit_3(results: Path, capsys: pytest.CaptureFixture[str], monkey
     assert regression.main(command(results)) == 3
 
 
-@pytest.mark.parametrize("alpha", ["2", "1", "0", "-0.1", "nan"])
-def test_an_alpha_that_is_no_probability_is_refused(
-    alpha: str, results: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("name", "expected", "values"),
+    [
+        ("alpha", "a probability between 0 and 1", ["2", "1", "0", "-0.1", "nan"]),
+        ("factor", "a factor of more than 1", ["1", "0.5", "0", "nan", "inf"]),
+        ("regret", "a fraction from 0 to 1", ["-1", "nan"]),
+        ("share", "a fraction from 0 to 1", ["7", "-1"]),
+        ("seeds", "at least one seed", ["0", "-3"]),
+        ("permutations", "at least one permutation", ["0", "-5"]),
+    ],
+)
+def test_a_limit_that_would_switch_the_check_off_is_refused(
+    name: str, expected: str, values: list[str], results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert regression.main(command(results, f"--alpha={alpha}")) == 3
-    error = capsys.readouterr().err
-    assert f"analysis.regression: argument --alpha: expected a probability between 0 and 1, got {alpha};" in error
-    assert error.count("\n") == 1
+    for value in values:
+        assert regression.main(command(results, f"--{name}={value}")) == 3
+        error = capsys.readouterr().err
+        assert error == f"analysis.regression: expected {expected} for {name}, got {value}\n"
+
+
+def test_what_too_few_seeds_cannot_show_is_undecided() -> None:
+    text = _verdict.markdown(check(draws(20), draws(5, 1)))
+    assert "not comparable" in text
+    assert text.count("| undecided | toy | darts |") == 3
+    assert text.count("| agrees | toy | darts |") == 2  # nothing missed, nothing lost: no test is needed
 
 
 @pytest.mark.parametrize("content", [b"# A readme", b"\xff\x00"])

@@ -103,7 +103,9 @@ def test_what_commas_separate_may_be_a_yaml_list(tmp_path: Path) -> None:
     assert parse(["--config", written(tmp_path, "space: [toy]\n")]) == Request(space="toy")
 
 
-@pytest.mark.parametrize("text", ["", "a", "0:0", "3:1", "1,1", "-1", "0:2:1", "1.5", "0,", "2147483648"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "0:0", "3:1", "1,1", "-1", "0:2:1", "1.5", "0,", "2147483648", "0:99999999999"]
+)
 def test_wrong_seeds_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected seeds like 0:4 or 0,2,5"):
         parse(["--space", "toy", f"--seeds={text}"])

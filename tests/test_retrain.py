@@ -223,7 +223,7 @@ def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int, built
         (["--space", "s1", "--cell", "01/10 | input,output"], "expected a cell such as"),
         (
             ["--space", "nb201", "--cell", CELL_201, "--seeds", "2:1"],
-            "expected seeds like 0:4 or 0,2,5, below 2³¹, got '2:1'",
+            "expected seeds like 0:4 or 0,2,5, below 2³¹, at most 1,000,000 of them, got '2:1'",
         ),
     ],
 )

@@ -41,6 +41,16 @@ def test_files_of_a_kind_that_is_written_again_go_and_one_line_says_so(
     assert left(tmp_path) == {"a", "a-2", "b"}
 
 
+def test_what_has_nothing_to_show_any_more_goes_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    call(tmp_path, {"a": "a", "b": "b"})
+    written = _written.Written(tmp_path)
+    written.note("a", [])
+    written.remove_stale()
+    assert left(tmp_path) == {"b"}
+    assert caplog.messages == [f"removed from {tmp_path} what an earlier call wrote: a"]
+    call(tmp_path, {"b": "b"})
+
+
 def test_a_file_that_was_changed_since_or_that_we_did_not_write_stays(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
