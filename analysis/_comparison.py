@@ -21,6 +21,8 @@ REFERENCE = "darts"
 OUTCOME = "final_regret_test"
 Scores = Mapping[str, Mapping[int, float]]
 """Label to seed to final test regret, a fraction; those that have one."""
+ENOUGH = 6
+"""Seeds of which the clearest difference has a p below .05."""
 
 
 def sheet(frame: pd.DataFrame, space: str) -> Sheet:
@@ -74,5 +76,13 @@ def _text(part: pd.DataFrame, reference: str) -> str:
         f"P: probability that a run has less regret than one of {reference}, ties half. Difference: mean over the "
         "seeds that both have, negative is better; p: two-sided sign-flip test over them, after Holm's correction over "
         f"the rows. A dash: fewer than {FEWEST_SEEDS} seeds, about which nothing is stated.",
+        _few(int(part.groupby("label")["seed"].nunique().max())),
         _caption.protocol(part),
     )
+
+
+def _few(seeds: int) -> str:
+    """Return what so few seeds cannot say, if they cannot."""
+    if not FEWEST_SEEDS <= seeds < ENOUGH:
+        return ""
+    return f"Of {seeds} seeds no p is below {2 / 2**seeds:.3g}, and an interval is little more than their range."

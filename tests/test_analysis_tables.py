@@ -263,6 +263,11 @@ def test_methods_are_compared_with_the_reference_by_seed(tmp_path: Path) -> None
     assert list(lost.values())[1:] == ["0", *["–"] * 6]
     assert list(alone.values())[1:] == ["1", *["–"] * 6]
     assert "fewer than 3 seeds" in made.caption
+    assert "Of 4 seeds no p is below 0.125" in made.caption
+    for seed in (4, 5):
+        write_run(tmp_path, spec("s1", "darts", seed), [record(0, test=0.5)])
+    enough = tables.sheets(["comparison"], select(tidy(runs(tmp_path))))["comparison-s1"]
+    assert "no p is below" not in enough.caption
 
 
 def test_shares_and_agreement_are_of_all_seeds_together(tmp_path: Path) -> None:
