@@ -49,8 +49,8 @@ TABULAR = "incumbents"
 """The figure of table-only search, whose records are of another kind: all of it when there are any."""
 
 ON_REQUEST = ("lambda_legacy",)
-DEFAULT = tuple(name for name in FIGURES if name not in ON_REQUEST)
 """Drawn by name only."""
+DEFAULT = tuple(name for name in FIGURES if name not in ON_REQUEST)
 
 Parts = Mapping[str, pd.DataFrame]
 """Suffix of file names to the runs that may stand in one panel (`selection.select_by_dataset`)."""
